@@ -4,3 +4,6 @@ pub mod digest;
 pub mod position;
 pub mod row;
 pub mod time;
+pub mod catalog;
+pub mod event;
+pub mod command;
