@@ -38,7 +38,12 @@ impl Address {
     #[must_use]
     pub fn new(product: &str, subject: &str, partitions: u32) -> Self {
         let key = subject_key(product, subject);
-        Self { product: product.into(), subject: subject.into(), key, partition: partition_of(&key, partitions) }
+        Self {
+            product: product.into(),
+            subject: subject.into(),
+            key,
+            partition: partition_of(&key, partitions),
+        }
     }
 
     /// The key of one of this subject's events.
@@ -283,33 +288,69 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal about one member.
     #[must_use]
-    pub fn field(status: u16, code: &'static str, field: &'static str, message: impl Into<String>) -> Self {
-        Self { code, status, field: Some(field), message: message.into(), retry_after: None }
+    pub fn field(
+        status: u16,
+        code: &'static str,
+        field: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            code,
+            status,
+            field: Some(field),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// A refusal about the whole.
     #[must_use]
     pub fn whole(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, status, field: None, message: message.into(), retry_after: None }
+        Self {
+            code,
+            status,
+            field: None,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// Surely nothing was recorded: try again.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self { code: "unavailable", status: 503, field: None, message: message.into(), retry_after: Some(1) }
+        Self {
+            code: "unavailable",
+            status: 503,
+            field: None,
+            message: message.into(),
+            retry_after: Some(1),
+        }
     }
 
     /// It cannot be known yet whether it was recorded: try again with the same key.
     #[must_use]
     pub fn outcome_unknown() -> Self {
-        let message = "the ledger did not answer in time; retry with the same id to learn what came of it";
-        Self { code: "outcome_unknown", status: 504, field: None, message: message.into(), retry_after: Some(1) }
+        let message =
+            "the ledger did not answer in time; retry with the same id to learn what came of it";
+        Self {
+            code: "outcome_unknown",
+            status: 504,
+            field: None,
+            message: message.into(),
+            retry_after: Some(1),
+        }
     }
 
     /// Same id, other content.
     #[must_use]
     pub fn conflict(status: u16) -> Self {
         let message = "this id was used before with other content; nothing was recorded";
-        Self { code: "idempotency_conflict", status, field: Some("id"), message: message.into(), retry_after: None }
+        Self {
+            code: "idempotency_conflict",
+            status,
+            field: Some("id"),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 }

@@ -51,7 +51,10 @@ impl Hasher {
 pub fn subject_key(product: &str, subject: &str) -> SubjectKey {
     // No domain word here: the design fixes this digest, and partitions hang on it.
     let hasher = Hasher(Sha256::new());
-    hasher.bytes(product.as_bytes()).bytes(subject.as_bytes()).half()
+    hasher
+        .bytes(product.as_bytes())
+        .bytes(subject.as_bytes())
+        .half()
 }
 
 /// The partition of a subject among `partitions`: its key's first eight bytes, modulo.
@@ -77,7 +80,10 @@ pub fn event_key(product: &str, subject: &str, source: &str, id: &str) -> EventK
 /// What the first row of a partition is chained to: it binds the chain to this ledger and partition.
 #[must_use]
 pub fn genesis(ledger_id: &[u8; 16], partition: u32) -> Hash {
-    Hasher::new("quota-ledger genesis v1").bytes(ledger_id).int(i64::from(partition)).full()
+    Hasher::new("quota-ledger genesis v1")
+        .bytes(ledger_id)
+        .int(i64::from(partition))
+        .full()
 }
 
 /// The digest of a row's content: every column but the hash.
@@ -106,5 +112,8 @@ pub fn row_digest(row: &Row) -> Hash {
 /// The next link: the previous row's hash and this row's digest.
 #[must_use]
 pub fn chain(previous: &Hash, digest: &Hash) -> Hash {
-    Hasher::new("quota-ledger chain v1").bytes(previous).bytes(digest).full()
+    Hasher::new("quota-ledger chain v1")
+        .bytes(previous)
+        .bytes(digest)
+        .full()
 }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why an answer is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Allowed: there is room under the limit.
@@ -36,7 +38,10 @@ impl Reason {
     /// Whether this reason allows.
     #[must_use]
     pub const fn allows(self) -> bool {
-        matches!(self, Self::WithinLimit | Self::Unlimited | Self::Bypassed | Self::AlreadyCreated)
+        matches!(
+            self,
+            Self::WithinLimit | Self::Unlimited | Self::Bypassed | Self::AlreadyCreated
+        )
     }
 
     /// The stable code of a refusal; none when allowed.
@@ -68,7 +73,9 @@ impl Reason {
 }
 
 /// What exactly closes a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Closure {
     /// The one-time purchase that paid for it has ended.
@@ -360,12 +367,10 @@ const fn yes() -> bool {
     true
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 const fn is_zero(value: &i64) -> bool {
     *value == 0
 }

@@ -1,9 +1,17 @@
 //! The rules of quota-ledger, and nothing else: no I/O, no clock, no randomness.
+//!
+//! In reading order: what there is ([`time`], [`position`], [`digest`], [`row`], [`event`], [`catalog`], [`command`]), what
+//! is known of a subject ([`state`], [`fold`]), and what follows from it ([`standing`], [`judge`], [`decide`]).
 
+pub mod catalog;
+pub mod command;
+pub mod decide;
 pub mod digest;
+pub mod event;
+pub mod fold;
+pub mod judge;
 pub mod position;
 pub mod row;
+pub mod standing;
+pub mod state;
 pub mod time;
-pub mod catalog;
-pub mod event;
-pub mod command;

@@ -21,7 +21,11 @@ impl Position {
     /// A position in epoch 0.
     #[must_use]
     pub const fn new(partition: u32, offset: i64) -> Self {
-        Self { epoch: 0, partition, offset }
+        Self {
+            epoch: 0,
+            partition,
+            offset,
+        }
     }
 }
 
@@ -53,7 +57,11 @@ impl FromStr for Position {
             "-1" => -1,
             digits => whole(digits)?,
         };
-        Ok(Self { epoch, partition: whole(partition)?, offset })
+        Ok(Self {
+            epoch,
+            partition: whole(partition)?,
+            offset,
+        })
     }
 }
 
@@ -70,10 +78,28 @@ mod tests {
 
     #[test]
     fn text_goes_both_ways() {
-        for text in ["3:1042", "0:0", "63:9223372036854775807", "3:1042@1", "5:-1"] {
+        for text in [
+            "3:1042",
+            "0:0",
+            "63:9223372036854775807",
+            "3:1042@1",
+            "5:-1",
+        ] {
             assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
         }
-        for bad in ["", ":", "3", "3:", ":4", "3:-2", "a:1", "3:1@", "3:+1", "3:1@x", "3:99999999999999999999"] {
+        for bad in [
+            "",
+            ":",
+            "3",
+            "3:",
+            ":4",
+            "3:-2",
+            "a:1",
+            "3:1@",
+            "3:+1",
+            "3:1@x",
+            "3:99999999999999999999",
+        ] {
             assert_eq!(bad.parse::<Position>(), Err(InvalidPosition), "{bad}");
         }
     }

@@ -48,7 +48,11 @@ impl Row {
     /// Where it stands, in the given epoch.
     #[must_use]
     pub const fn position(&self, epoch: u32) -> Position {
-        Position { epoch, partition: self.partition, offset: self.offset }
+        Position {
+            epoch,
+            partition: self.partition,
+            offset: self.offset,
+        }
     }
 
     /// The hash that this row must have after a row with the hash `previous`.

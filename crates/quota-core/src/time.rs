@@ -40,7 +40,9 @@ impl Timestamp {
     pub fn parse(text: &str) -> Option<Self> {
         let instant = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
         let micros = instant.timestamp_micros();
-        (0..253_402_300_800 * SECOND).contains(&micros).then_some(Self(micros))
+        (0..253_402_300_800 * SECOND)
+            .contains(&micros)
+            .then_some(Self(micros))
     }
 
     /// This instant moved by a number of microseconds, kept within what an instant can hold.
@@ -98,6 +100,55 @@ impl schemars::JsonSchema for Timestamp {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({"type": "string", "format": "date-time"})
+    }
+}
+
+/// Instants as bare microseconds, for stored state.
+pub mod micros {
+    use super::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    /// Writes an instant.
+    ///
+    /// # Errors
+    /// What the serializer says.
+    pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(at.micros())
+    }
+
+    /// Reads an instant.
+    ///
+    /// # Errors
+    /// What the deserializer says.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        i64::deserialize(deserializer).map(Timestamp::from_micros)
+    }
+}
+
+/// Instants that may be missing, as bare microseconds, for stored state.
+pub mod optional_micros {
+    use super::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    /// Writes an instant or its absence.
+    ///
+    /// # Errors
+    /// What the serializer says.
+    pub fn serialize<S: Serializer>(
+        at: &Option<Timestamp>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        at.map(Timestamp::micros).serialize(serializer)
+    }
+
+    /// Reads an instant or its absence.
+    ///
+    /// # Errors
+    /// What the deserializer says.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        Ok(Option::<i64>::deserialize(deserializer)?.map(Timestamp::from_micros))
     }
 }
 

@@ -27,10 +27,23 @@ impl Catalog {
     /// Every fault that was found, each with the place that it stands at.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
         let (model, zone) = validate::read(text)?;
-        let default_plan = model.plans.iter().find(|(_, plan)| plan.rank == Some(0)).map(|(id, _)| id.clone());
-        let making_feature =
-            model.features.iter().find(|(_, f)| f.resource == ResourceUse::Makes).map(|(id, _)| id.clone());
-        Ok(Self { model, zone, default_plan, making_feature, text: text.to_owned() })
+        let default_plan = model
+            .plans
+            .iter()
+            .find(|(_, plan)| plan.rank == Some(0))
+            .map(|(id, _)| id.clone());
+        let making_feature = model
+            .features
+            .iter()
+            .find(|(_, f)| f.resource == ResourceUse::Makes)
+            .map(|(id, _)| id.clone());
+        Ok(Self {
+            model,
+            zone,
+            default_plan,
+            making_feature,
+            text: text.to_owned(),
+        })
     }
 
     /// The text as published.
@@ -97,7 +110,11 @@ impl Catalog {
     pub fn period_end(&self, plan: &str, anchor: Timestamp, n: u32) -> Option<Timestamp> {
         match self.plan(plan)?.period? {
             Period::Month => Some(calendar::add_months(self.zone, anchor, n)),
-            Period::Year => Some(calendar::add_months(self.zone, anchor, n.saturating_mul(12))),
+            Period::Year => Some(calendar::add_months(
+                self.zone,
+                anchor,
+                n.saturating_mul(12),
+            )),
             Period::Days(days) => Some(anchor.plus(i64::from(days) * DAY * i64::from(n))),
             Period::Open => None,
         }
@@ -123,7 +140,12 @@ impl Catalog {
     /// The plan ids whose purchase could help, cheapest first: those on sale.
     #[must_use]
     pub fn plans_on_sale(&self) -> Vec<&str> {
-        let mut plans: Vec<(&str, &Plan)> = self.model.plans.iter().map(|(id, plan)| (id.as_str(), plan)).collect();
+        let mut plans: Vec<(&str, &Plan)> = self
+            .model
+            .plans
+            .iter()
+            .map(|(id, plan)| (id.as_str(), plan))
+            .collect();
         plans.retain(|(_, plan)| !plan.retired && plan.rank != Some(0));
         plans.sort_by_key(|(id, plan)| (plan.price.unwrap_or(0), plan.rank, (*id).to_owned()));
         plans.into_iter().map(|(id, _)| id).collect()

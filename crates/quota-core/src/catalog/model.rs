@@ -251,8 +251,13 @@ impl Period {
             "year" => Some(Self::Year),
             "open" => Some(Self::Open),
             _ => {
-                let days = text.strip_suffix(" days").or_else(|| text.strip_suffix(" day"))?;
-                days.parse().ok().filter(|days| (1..=36_500).contains(days)).map(Self::Days)
+                let days = text
+                    .strip_suffix(" days")
+                    .or_else(|| text.strip_suffix(" day"))?;
+                days.parse()
+                    .ok()
+                    .filter(|days| (1..=36_500).contains(days))
+                    .map(Self::Days)
             }
         }
     }
@@ -261,7 +266,8 @@ impl Period {
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom("a period is month, year, open, or <n> days"))
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom("a period is month, year, open, or <n> days"))
     }
 }
 

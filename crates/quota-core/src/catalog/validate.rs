@@ -17,7 +17,11 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.place.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.place, self.message) }
+        if self.place.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.place, self.message)
+        }
     }
 }
 
@@ -25,7 +29,10 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, place: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Fault { place: place.into(), message: message.into() });
+        self.0.push(Fault {
+            place: place.into(),
+            message: message.into(),
+        });
     }
 }
 
@@ -62,7 +69,10 @@ pub(super) fn read(text: &str) -> Result<(Model, Tz), Vec<Fault>> {
     };
     let zone = model.time_zone.parse::<Tz>();
     if zone.is_err() {
-        faults.add("time_zone", format!("{:?} is no IANA time zone", model.time_zone));
+        faults.add(
+            "time_zone",
+            format!("{:?} is no IANA time zone", model.time_zone),
+        );
     }
     meaning(&model, &mut faults);
     match zone {
@@ -77,7 +87,10 @@ fn shape(table: &Value, faults: &mut Faults) {
         Ok(validator) => {
             for error in validator.iter_errors(table) {
                 let place = error.instance_path().to_string();
-                faults.add(place.trim_start_matches('/').replace('/', "."), error.to_string());
+                faults.add(
+                    place.trim_start_matches('/').replace('/', "."),
+                    error.to_string(),
+                );
             }
         }
         Err(error) => faults.add("", format!("the catalog schema itself is broken: {error}")),
@@ -93,16 +106,31 @@ fn meaning(model: &Model, faults: &mut Faults) {
     for (id, feature) in &model.features {
         name(&format!("features.{id}"), id, faults);
         if let Some(prompt) = &feature.prompt {
-            known_plan(model, &format!("features.{id}.prompt.plan"), &prompt.plan, faults);
+            known_plan(
+                model,
+                &format!("features.{id}.prompt.plan"),
+                &prompt.plan,
+                faults,
+            );
         }
         if feature.view_only && feature.resource != ResourceUse::On {
-            faults.add(format!("features.{id}.view_only"), "goes only with resource = \"on\"");
+            faults.add(
+                format!("features.{id}.view_only"),
+                "goes only with resource = \"on\"",
+            );
         }
     }
-    let makers: Vec<&String> =
-        model.features.iter().filter(|(_, f)| f.resource == ResourceUse::Makes).map(|(id, _)| id).collect();
+    let makers: Vec<&String> = model
+        .features
+        .iter()
+        .filter(|(_, f)| f.resource == ResourceUse::Makes)
+        .map(|(id, _)| id)
+        .collect();
     if makers.len() > 1 {
-        faults.add("features", format!("only one feature can make resources, here {makers:?} do"));
+        faults.add(
+            "features",
+            format!("only one feature can make resources, here {makers:?} do"),
+        );
     }
     let mut ranks: BTreeMap<u32, &String> = BTreeMap::new();
     for (id, plan) in &model.plans {
@@ -110,7 +138,10 @@ fn meaning(model: &Model, faults: &mut Faults) {
         if let Some(rank) = plan.rank
             && let Some(other) = ranks.insert(rank, id)
         {
-            faults.add(format!("plans.{id}.rank"), format!("{rank} is the rank of {other} too"));
+            faults.add(
+                format!("plans.{id}.rank"),
+                format!("{rank} is the rank of {other} too"),
+            );
         }
         plan_meaning(model, id, plan, faults);
     }
@@ -121,50 +152,86 @@ fn meaning(model: &Model, faults: &mut Faults) {
 fn plan_meaning(model: &Model, id: &str, plan: &Plan, faults: &mut Faults) {
     let place = format!("plans.{id}");
     match (plan.rank, plan.period) {
-        (Some(0), Some(_)) => faults.add(format!("{place}.period"), "the plan of rank 0 has no period"),
+        (Some(0), Some(_)) => faults.add(
+            format!("{place}.period"),
+            "the plan of rank 0 has no period",
+        ),
         (Some(0), None) => {}
-        (_, None) => faults.add(format!("{place}.period"), "missing: month, year, open, or <n> days"),
+        (_, None) => faults.add(
+            format!("{place}.period"),
+            "missing: month, year, open, or <n> days",
+        ),
         _ => {}
     }
     if plan.price.is_some_and(|price| price < 0) {
         faults.add(format!("{place}.price"), "must not be negative");
     }
     match (plan.price, &plan.currency) {
-        (Some(price), None) if price > 0 => faults.add(format!("{place}.currency"), "missing beside a price"),
-        (_, Some(currency)) if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) => {
-            faults.add(format!("{place}.currency"), "must be an ISO 4217 code, for example INR");
+        (Some(price), None) if price > 0 => {
+            faults.add(format!("{place}.currency"), "missing beside a price")
+        }
+        (_, Some(currency))
+            if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) =>
+        {
+            faults.add(
+                format!("{place}.currency"),
+                "must be an ISO 4217 code, for example INR",
+            );
         }
         _ => {}
     }
     if plan.rank.is_none() && plan.opens != Opens::Named {
-        faults.add(format!("{place}.rank"), "missing; only a plan that opens = \"named\" has none");
+        faults.add(
+            format!("{place}.rank"),
+            "missing; only a plan that opens = \"named\" has none",
+        );
     }
     for (feature, limit) in &plan.limits {
         let place = format!("{place}.limits.{feature}");
         known_feature(model, &place, feature, faults);
         match limit.limit {
-            Some(_) if limit.unlimited => faults.add(place.clone(), "has both a limit and unlimited"),
-            None if !limit.unlimited => faults.add(place.clone(), "needs limit = <units> or unlimited = true"),
+            Some(_) if limit.unlimited => {
+                faults.add(place.clone(), "has both a limit and unlimited")
+            }
+            None if !limit.unlimited => {
+                faults.add(place.clone(), "needs limit = <units> or unlimited = true")
+            }
             Some(units) if !(0..=1_000_000_000_000).contains(&units) => {
-                faults.add(format!("{place}.limit"), "must be from 0 to 1,000,000,000,000");
+                faults.add(
+                    format!("{place}.limit"),
+                    "must be from 0 to 1,000,000,000,000",
+                );
             }
             _ => {}
         }
         if limit.window == Window::Period && plan.rank == Some(0) {
-            faults.add(format!("{place}.window"), "the plan of rank 0 has no periods");
+            faults.add(
+                format!("{place}.window"),
+                "the plan of rank 0 has no periods",
+            );
         }
     }
 }
 
 fn denials(model: &Model, faults: &mut Faults) {
     const KINDS: [&str; 9] = [
-        "limit_reached", "not_in_plan", "unknown_resource", "grant_expired", "resource_locked", "purchase_expired",
-        "pro_ended", "no_slot", "deleted",
+        "limit_reached",
+        "not_in_plan",
+        "unknown_resource",
+        "grant_expired",
+        "resource_locked",
+        "purchase_expired",
+        "pro_ended",
+        "no_slot",
+        "deleted",
     ];
     for (kind, denial) in &model.denials {
         let place = format!("denials.{kind}");
         if !KINDS.contains(&kind.as_str()) {
-            faults.add(place.clone(), format!("is no refusal; there are {}", KINDS.join(", ")));
+            faults.add(
+                place.clone(),
+                format!("is no refusal; there are {}", KINDS.join(", ")),
+            );
         }
         if ![402, 403].contains(&denial.status) {
             faults.add(format!("{place}.status"), "must be 402 or 403");
@@ -172,14 +239,22 @@ fn denials(model: &Model, faults: &mut Faults) {
         if let Some(body) = &denial.body
             && let Err(error) = serde_json::from_str::<serde_json::Map<String, Value>>(body)
         {
-            faults.add(format!("{place}.body"), format!("is no JSON object: {error}"));
+            faults.add(
+                format!("{place}.body"),
+                format!("is no JSON object: {error}"),
+            );
         }
     }
 }
 
 fn references(model: &Model, faults: &mut Faults) {
     for (kind, session) in &model.sessions {
-        known_feature(model, &format!("sessions.{kind}.feature"), &session.feature, faults);
+        known_feature(
+            model,
+            &format!("sessions.{kind}.feature"),
+            &session.feature,
+            faults,
+        );
     }
     let mut routes = std::collections::BTreeSet::new();
     for (index, route) in model.routes.iter().enumerate() {
@@ -191,7 +266,10 @@ fn references(model: &Model, faults: &mut Faults) {
         if route.method.is_empty() || !route.method.bytes().all(|b| b.is_ascii_uppercase()) {
             faults.add(format!("{place}.method"), "must be a method in capitals");
         }
-        if route.hold_seconds.is_some_and(|seconds| !(1..=900).contains(&seconds)) {
+        if route
+            .hold_seconds
+            .is_some_and(|seconds| !(1..=900).contains(&seconds))
+        {
             faults.add(format!("{place}.hold_seconds"), "must be from 1 to 900");
         }
         if !routes.insert((&route.method, &route.path)) {
@@ -199,7 +277,12 @@ fn references(model: &Model, faults: &mut Faults) {
         }
     }
     for (id, plan) in &model.payments.razorpay_plans {
-        known_plan(model, &format!("payments.razorpay_plans.{id}"), plan, faults);
+        known_plan(
+            model,
+            &format!("payments.razorpay_plans.{id}"),
+            plan,
+            faults,
+        );
     }
     for feature in model.usage_page.iter().flat_map(|page| &page.features) {
         known_feature(model, "usage_page.features", feature, faults);
@@ -219,9 +302,13 @@ fn known_plan(model: &Model, place: &str, plan: &str, faults: &mut Faults) {
 }
 
 fn name(place: &str, text: &str, faults: &mut Faults) {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+    let fits =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
     if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
-        faults.add(place, format!("{text:?} must be 1 to 64 small letters, digits, '-', '_' or '.'"));
+        faults.add(
+            place,
+            format!("{text:?} must be 1 to 64 small letters, digits, '-', '_' or '.'"),
+        );
     }
 }
 
@@ -230,13 +317,30 @@ fn name(place: &str, text: &str, faults: &mut Faults) {
 pub fn compatible(current: &Model, next: &Model) -> Vec<Fault> {
     let mut faults = Faults(Vec::new());
     if current.product != next.product {
-        faults.add("product", format!("this is the catalog of {:?}", current.product));
+        faults.add(
+            "product",
+            format!("this is the catalog of {:?}", current.product),
+        );
     }
-    for id in current.features.keys().filter(|id| !next.features.contains_key(*id)) {
-        faults.add(format!("features.{id}"), "was published and cannot be removed; set retired = true");
+    for id in current
+        .features
+        .keys()
+        .filter(|id| !next.features.contains_key(*id))
+    {
+        faults.add(
+            format!("features.{id}"),
+            "was published and cannot be removed; set retired = true",
+        );
     }
-    for id in current.plans.keys().filter(|id| !next.plans.contains_key(*id)) {
-        faults.add(format!("plans.{id}"), "was published and cannot be removed; set retired = true");
+    for id in current
+        .plans
+        .keys()
+        .filter(|id| !next.plans.contains_key(*id))
+    {
+        faults.add(
+            format!("plans.{id}"),
+            "was published and cannot be removed; set retired = true",
+        );
     }
     faults.0
 }

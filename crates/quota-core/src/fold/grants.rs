@@ -1,0 +1,316 @@
+//! Purchases, renewals, cancellations, and the end of what they granted.
+
+use super::{Folding, MEMORY};
+use crate::catalog::{Catalog, Opens};
+use crate::event::{Cancellation, Purchase};
+use crate::standing::{BEGINNING, Standing};
+use crate::state::{Cancelled, Grant, Paid, Payment, RowKey, State, Thing};
+use crate::time::Timestamp;
+
+impl Folding<'_> {
+    /// A purchase or renewal, once per payment.
+    pub(super) fn purchased(&mut self, purchase: &Purchase, renewal: bool) {
+        if self.state.payment(&purchase.payment_id).is_some() {
+            return;
+        }
+        let opens = self
+            .catalog
+            .plan(&purchase.plan)
+            .map_or(Opens::Own, |plan| plan.opens);
+        let grant = match (opens, &purchase.resource) {
+            (Opens::Named, Some(resource)) => {
+                let resource = resource.clone();
+                self.open_resource(
+                    &purchase.payment_id,
+                    &purchase.plan,
+                    &resource,
+                    Some(purchase),
+                )
+            }
+            _ => self
+                .renewed(purchase, renewal)
+                .or_else(|| self.granted(purchase)),
+        };
+        let payment = Payment {
+            grant: grant.clone(),
+            told_by: self.offset,
+        };
+        self.put(
+            RowKey::payment(&purchase.payment_id),
+            Thing::Payment(payment),
+        );
+        if let Some(grant) = grant {
+            self.bind_waiting(&grant);
+        }
+    }
+
+    /// Extends the grant that a payment renews; none where it begins one.
+    fn renewed(&mut self, purchase: &Purchase, renewal: bool) -> Option<String> {
+        let index = self.renews(purchase, renewal)?;
+        let catalog = self.catalog;
+        let horizon = self.recorded_at.plus(-MEMORY);
+        let grant = self.state.subject.grants.get_mut(index)?;
+        let Some(start) = grant.ends_at() else {
+            // Open: it lives on anyway, and the payment is its own from now on.
+            return Some(grant.id.clone());
+        };
+        let (end, counted) = match purchase.ends_at {
+            Some(end) => (Some(end), None),
+            None => {
+                let counted = grant.counted.saturating_add(1);
+                (
+                    catalog.period_end(&purchase.plan, grant.anchor, counted),
+                    Some(counted),
+                )
+            }
+        };
+        if end.is_some_and(|end| end <= start) {
+            // A period that is paid already: the payment is known, nothing is extended.
+            return Some(grant.id.clone());
+        }
+        match counted {
+            Some(counted) => grant.counted = counted,
+            None => {
+                grant.anchor = end.unwrap_or(start);
+                grant.counted = 0;
+            }
+        }
+        grant.cancelled = None;
+        grant.periods.push(Paid { start, end });
+        let old = grant
+            .periods
+            .iter()
+            .take_while(|period| period.end.is_some_and(|end| end < horizon))
+            .count();
+        grant.periods.drain(..old.min(grant.periods.len() - 1));
+        if grant.subscription.is_none() {
+            grant.subscription.clone_from(&purchase.subscription);
+        }
+        Some(grant.id.clone())
+    }
+
+    /// The grant that a payment continues: it must hold the payment's time, its grace included.
+    fn renews(&self, purchase: &Purchase, renewal: bool) -> Option<usize> {
+        let plan = self.catalog.plan(&purchase.plan);
+        if !renewal && plan.is_none_or(|plan| plan.stacks) {
+            return None;
+        }
+        let standing = self.standing();
+        let continues = |grant: &Grant| {
+            grant.plan == purchase.plan
+                && grant.start().is_some()
+                && self.at < standing.lives_until(grant)
+        };
+        let grants = self.state.subject.grants.iter().enumerate();
+        let newest = |wanted: &dyn Fn(&Grant) -> bool| {
+            grants
+                .clone()
+                .filter(|(_, grant)| wanted(grant) && continues(grant))
+                .map(|(index, _)| index)
+                .next_back()
+        };
+        let by_subscription =
+            purchase
+                .subscription
+                .as_ref()
+                .filter(|_| renewal)
+                .and_then(|subscription| {
+                    newest(&|grant: &Grant| grant.subscription.as_ref() == Some(subscription))
+                });
+        by_subscription.or_else(|| newest(&|_| true))
+    }
+
+    /// A grant of its own.
+    fn granted(&mut self, purchase: &Purchase) -> Option<String> {
+        let start = purchase.starts_at.unwrap_or(self.at);
+        let end = purchase
+            .ends_at
+            .or_else(|| self.catalog.period_end(&purchase.plan, start, 1));
+        let (anchor, counted) = match purchase.ends_at {
+            Some(end) => (end, 0),
+            None => (start, 1),
+        };
+        let grant = Grant {
+            id: purchase.payment_id.clone(),
+            plan: purchase.plan.clone(),
+            periods: vec![Paid { start, end }],
+            anchor,
+            counted,
+            subscription: purchase.subscription.clone(),
+            resource: None,
+            cancelled: None,
+            noticed: None,
+            counters: std::collections::BTreeMap::new(),
+            resources: 0,
+            offset: self.offset,
+        };
+        self.keep(grant)
+    }
+
+    /// Keeps a grant, unless it ended so long ago that it would be forgotten at once.
+    pub(super) fn keep(&mut self, grant: Grant) -> Option<String> {
+        if grant
+            .ends_at()
+            .is_some_and(|end| end.plus(MEMORY) < self.recorded_at)
+        {
+            return None;
+        }
+        let id = grant.id.clone();
+        self.state.subject.grants.push(grant);
+        Some(id)
+    }
+
+    /// Ends a grant: the payment's, the subscription's, or the newest live one.
+    pub(super) fn cancelled(&mut self, cancellation: &Cancellation) {
+        let Some(index) = self.cancels(cancellation) else {
+            return;
+        };
+        let (lives_until, at) = {
+            let standing = self.standing();
+            let Some(grant) = self.state.subject.grants.get(index) else {
+                return;
+            };
+            (standing.lives_until(grant), self.at)
+        };
+        let Some(grant) = self.state.subject.grants.get_mut(index) else {
+            return;
+        };
+        let start = grant.start().unwrap_or(at);
+        let period_end = if cancellation.at_period_end {
+            grant.paid_until()
+        } else {
+            None
+        };
+        if at >= lives_until {
+            return;
+        }
+        grant.cancelled = Some(match period_end {
+            Some(end) => Cancelled {
+                end: grant.cancelled.map_or(end, |known| known.end.min(end)),
+                at_once: false,
+            },
+            None => Cancelled {
+                end: at.max(start),
+                at_once: true,
+            },
+        });
+    }
+
+    fn cancels(&self, cancellation: &Cancellation) -> Option<usize> {
+        let grants = &self.state.subject.grants;
+        if let Some(payment) = &cancellation.payment_id {
+            let id = self
+                .state
+                .payment(payment)
+                .and_then(|payment| payment.grant.as_ref())?;
+            return grants.iter().position(|grant| grant.id == *id);
+        }
+        if let Some(subscription) = &cancellation.subscription {
+            return grants
+                .iter()
+                .rposition(|grant| grant.subscription.as_ref() == Some(subscription));
+        }
+        let standing = self.standing();
+        grants.iter().rposition(|grant| standing.lives(grant))
+    }
+
+    /// Drops grants that ended long ago and that nothing refers to, and counters of those that are kept.
+    pub(super) fn forget_grants(&mut self) {
+        let horizon = self.recorded_at.plus(-MEMORY);
+        let standing = Standing {
+            state: self.state,
+            catalog: self.catalog,
+            at: self.recorded_at,
+        };
+        let old =
+            |grant: &Grant| !grant.periods.is_empty() && standing.lives_until(grant) < horizon;
+        if !self
+            .state
+            .subject
+            .grants
+            .iter()
+            .any(|grant| old(grant) && (grant.resources == 0 || holds_counters(grant)))
+        {
+            return;
+        }
+        let ended: Vec<Timestamp> = self
+            .state
+            .subject
+            .grants
+            .iter()
+            .filter(|g| old(g) && !refers(g))
+            .map(|g| standing.lives_until(g))
+            .collect();
+        let old_ids: Vec<String> = self
+            .state
+            .subject
+            .grants
+            .iter()
+            .filter(|grant| old(grant))
+            .map(|grant| grant.id.clone())
+            .collect();
+        let since = standing.free_since();
+        if let Some(last) = ended.into_iter().max() {
+            if since > BEGINNING {
+                self.state.subject.free_since = Some(since);
+            }
+            self.state.subject.forgotten_until = self.state.subject.forgotten_until.max(Some(last));
+        }
+        self.state.subject.grants.retain_mut(|grant| {
+            if !old_ids.contains(&grant.id) {
+                return true;
+            }
+            grant.counters.clear();
+            refers(grant)
+        });
+    }
+}
+
+/// Whether a resource's story needs the grant: it paid for one.
+fn refers(grant: &Grant) -> bool {
+    grant.resources > 0 || grant.resource.is_some()
+}
+
+fn holds_counters(grant: &Grant) -> bool {
+    !grant.counters.is_empty()
+}
+
+/// When a grant's end falls due to be noticed, and the end; none where it was noticed, or has none.
+fn due_of(catalog: &Catalog, grant: &Grant) -> Option<(Timestamp, Timestamp)> {
+    let (due, end) = match grant.cancelled {
+        Some(cancelled) if cancelled.at_once => return None,
+        Some(cancelled) => (cancelled.end, cancelled.end),
+        None => {
+            let end = grant.paid_until()?;
+            (end.plus(catalog.grace(&grant.plan)), end)
+        }
+    };
+    (grant.noticed != Some(end)).then_some((due, end))
+}
+
+/// The expiries that are due: grant ids with their exact ends, earliest first.
+#[must_use]
+pub fn due_expiries(state: &State, catalog: &Catalog, now: Timestamp) -> Vec<(String, Timestamp)> {
+    let mut due: Vec<(Timestamp, String)> = Vec::new();
+    for grant in &state.subject.grants {
+        if let Some((at, end)) = due_of(catalog, grant)
+            && at <= now
+        {
+            due.push((end, grant.id.clone()));
+        }
+    }
+    due.sort();
+    due.into_iter().map(|(end, id)| (id, end)).collect()
+}
+
+/// When the next expiry falls due.
+#[must_use]
+pub fn next_due(state: &State, catalog: &Catalog) -> Option<Timestamp> {
+    state
+        .subject
+        .grants
+        .iter()
+        .filter_map(|grant| due_of(catalog, grant))
+        .map(|(due, _)| due)
+        .min()
+}

@@ -1,0 +1,502 @@
+//! Where a subject stands at an instant: which plan holds, whose counter counts, and what is closed.
+//!
+//! Decide, check and fold ask the same questions here, so that what was allowed is charged where it was judged. Nothing
+//! here waits for a timer: every end is judged against the instant that is asked about.
+
+use crate::catalog::{Catalog, Limit, Opens, Period, ResourceUse, Restart, Window};
+use crate::event::{Closure, Reason};
+use crate::state::{Charge, Counters, Grant, Owner, Resource, State, Tally};
+use crate::time::Timestamp;
+
+/// Where windows without a beginning start.
+pub const BEGINNING: Timestamp = Timestamp::from_micros(0);
+
+/// What a plan allows of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// The feature is not in the plan.
+    NotInPlan,
+    /// So many units a window.
+    Units(i64),
+    /// Any number.
+    Unlimited,
+}
+
+/// A counter that could be charged, and what it may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counting {
+    /// The plan that allows; none where the product has no default plan.
+    pub plan: Option<String>,
+    /// Which window of whose counter.
+    pub charge: Charge,
+    /// What may be used in it, without extra units.
+    pub allowance: Allowance,
+    /// The kind of window.
+    pub window: Window,
+    /// When the window ends and counting starts anew; none where it does not.
+    pub resets_at: Option<Timestamp>,
+}
+
+/// What may be charged for a feature, in the order of charging, or what stands against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Open; never empty.
+    Open(Vec<Counting>),
+    /// Refused before anything is counted.
+    Closed {
+        /// Why.
+        reason: Reason,
+        /// What exactly closes the resource.
+        closure: Option<Closure>,
+        /// The offset of the event behind it.
+        evidence: Option<i64>,
+    },
+}
+
+/// A subject under a catalog at an instant.
+#[derive(Clone, Copy)]
+pub struct Standing<'a> {
+    /// The subject.
+    pub state: &'a State,
+    /// The catalog.
+    pub catalog: &'a Catalog,
+    /// The instant.
+    pub at: Timestamp,
+}
+
+impl<'a> Standing<'a> {
+    /// The instant at which a grant stops to hold, grace included; [`Timestamp::MAX`] for an open one.
+    #[must_use]
+    pub fn lives_until(&self, grant: &Grant) -> Timestamp {
+        match (grant.cancelled, grant.paid_until()) {
+            (Some(cancelled), _) => cancelled.end,
+            (None, Some(end)) => end.plus(self.catalog.grace(&grant.plan)),
+            (None, None) => Timestamp::MAX,
+        }
+    }
+
+    /// Whether a grant holds at an instant.
+    #[must_use]
+    pub fn lives_at(&self, grant: &Grant, at: Timestamp) -> bool {
+        grant.start().is_some_and(|start| start <= at) && at < self.lives_until(grant)
+    }
+
+    /// Whether a grant holds now.
+    #[must_use]
+    pub fn lives(&self, grant: &Grant) -> bool {
+        self.lives_at(grant, self.at)
+    }
+
+    /// Whether a grant lives on after its paid end.
+    #[must_use]
+    pub fn in_grace(&self, grant: &Grant) -> bool {
+        self.lives(grant) && grant.paid_until().is_some_and(|end| end <= self.at)
+    }
+
+    fn rank(&self, grant: &Grant) -> Option<u32> {
+        self.catalog.plan(&grant.plan).and_then(|plan| plan.rank)
+    }
+
+    /// The live grants of the plan in force, the one that ends first in front; none where the default plan holds.
+    #[must_use]
+    pub fn in_force(&self) -> Vec<&'a Grant> {
+        let ranked = |grant: &&Grant| self.lives(grant) && self.rank(grant).is_some();
+        let top = self
+            .state
+            .subject
+            .grants
+            .iter()
+            .filter(ranked)
+            .max_by_key(|grant| self.rank(grant));
+        top.map_or_else(Vec::new, |top| self.live_of(&top.plan))
+    }
+
+    /// The live grants of a plan, the one that ends first in front.
+    #[must_use]
+    pub fn live_of(&self, plan: &str) -> Vec<&'a Grant> {
+        let mut grants: Vec<&Grant> = self
+            .state
+            .subject
+            .grants
+            .iter()
+            .filter(|grant| grant.plan == plan && self.lives(grant))
+            .collect();
+        grants.sort_by_key(|grant| (self.lives_until(grant), grant.offset));
+        grants
+    }
+
+    /// The plan in force.
+    #[must_use]
+    pub fn plan(&self) -> Option<&'a str> {
+        self.in_force()
+            .first()
+            .map(|grant| grant.plan.as_str())
+            .or_else(|| self.catalog.default_plan())
+    }
+
+    /// When free usage last started anew, judged at this instant.
+    #[must_use]
+    pub fn free_since(&self) -> Timestamp {
+        if self.catalog.model().restart == Restart::Never {
+            return BEGINNING;
+        }
+        let mut since = self
+            .state
+            .subject
+            .free_since
+            .filter(|since| *since <= self.at)
+            .unwrap_or(BEGINNING);
+        let paid: Vec<&Grant> = self
+            .state
+            .subject
+            .grants
+            .iter()
+            .filter(|grant| self.rank(grant).is_some())
+            .collect();
+        for grant in &paid {
+            let end = self.lives_until(grant);
+            let natural = grant.cancelled.is_none_or(|cancelled| !cancelled.at_once)
+                && !grant.periods.is_empty();
+            let left = paid.iter().any(|other| self.lives_at(other, end));
+            if natural && end <= self.at && end > since && !left {
+                since = end;
+            }
+        }
+        since
+    }
+
+    /// The counter window of a plan's feature for an owner, with what it allows.
+    fn counting(&self, plan: Option<&str>, grant: Option<&Grant>, feature: &str) -> Counting {
+        let counted_by_subject = self
+            .catalog
+            .feature(feature)
+            .is_some_and(|f| !f.metered || f.counted == crate::catalog::Counted::Subject);
+        let owner = match grant {
+            _ if counted_by_subject => Owner::Subject,
+            Some(grant) => Owner::Grant(grant.id.clone()),
+            None => Owner::Free,
+        };
+        let limit = plan.and_then(|plan| self.catalog.limit(plan, feature));
+        let metered = self.catalog.feature(feature).is_none_or(|f| f.metered);
+        let allowance = match limit {
+            _ if !metered => Allowance::Unlimited,
+            None => Allowance::NotInPlan,
+            Some(Limit {
+                limit: Some(units), ..
+            }) => Allowance::Units(*units),
+            Some(Limit { limit: None, .. }) => Allowance::Unlimited,
+        };
+        let window = limit.map_or(Window::Lifetime, |limit| limit.window);
+        let (start, end) = self.window(window, &owner, grant);
+        let resets_at = if allowance == Allowance::Unlimited {
+            None
+        } else {
+            end
+        };
+        Counting {
+            plan: plan.map(str::to_owned),
+            charge: Charge { owner, start },
+            allowance,
+            window,
+            resets_at,
+        }
+    }
+
+    fn window(
+        &self,
+        window: Window,
+        owner: &Owner,
+        grant: Option<&Grant>,
+    ) -> (Timestamp, Option<Timestamp>) {
+        let floor = if *owner == Owner::Free {
+            self.free_since()
+        } else {
+            BEGINNING
+        };
+        match window {
+            Window::Lifetime => (floor, None),
+            Window::Day => {
+                let day = self.catalog.day(self.at);
+                (day.start.max(floor), Some(day.end))
+            }
+            Window::Month => {
+                let month = self.catalog.month(self.at);
+                (month.start.max(floor), Some(month.end))
+            }
+            Window::Period => grant.map_or((floor, None), |grant| self.paid_period(grant)),
+        }
+    }
+
+    /// The paid period that holds the instant: in grace the last one goes on.
+    fn paid_period(&self, grant: &Grant) -> (Timestamp, Option<Timestamp>) {
+        let holding = grant
+            .periods
+            .iter()
+            .rev()
+            .find(|period| period.start <= self.at)
+            .or(grant.periods.first());
+        let Some(period) = holding else {
+            return (BEGINNING, None);
+        };
+        let recurs = self
+            .catalog
+            .plan(&grant.plan)
+            .and_then(|plan| plan.period)
+            .is_some_and(Period::recurs);
+        let last = grant.periods.last() == Some(period);
+        let end = match period.end {
+            _ if !recurs || grant.cancelled.is_some() => None,
+            Some(end) if last && end <= self.at => Some(end.plus(self.catalog.grace(&grant.plan))),
+            end => end,
+        };
+        (period.start, end)
+    }
+
+    /// What may be charged for a feature, on a resource where it needs one.
+    #[must_use]
+    pub fn access(&self, feature: &str, resource: Option<&str>) -> Access {
+        let kind = self
+            .catalog
+            .feature(feature)
+            .map_or(ResourceUse::None, |f| f.resource);
+        match (kind, resource) {
+            (ResourceUse::Makes, Some(resource)) if self.is_deleted(resource) => {
+                self.deleted(resource)
+            }
+            (ResourceUse::Makes, _) => Access::Open(self.slots(feature)),
+            (ResourceUse::On, Some(resource)) => self.on_resource(feature, resource),
+            _ => Access::Open(self.by_plan(feature)),
+        }
+    }
+
+    /// The counters of the plan in force.
+    #[must_use]
+    pub fn by_plan(&self, feature: &str) -> Vec<Counting> {
+        let grants = self.in_force();
+        if grants.is_empty() {
+            return vec![self.counting(self.catalog.default_plan(), None, feature)];
+        }
+        grants
+            .iter()
+            .map(|grant| self.counting(Some(&grant.plan), Some(grant), feature))
+            .collect()
+    }
+
+    /// The counter of one grant.
+    #[must_use]
+    pub fn of_grant(&self, grant: &Grant, feature: &str) -> Counting {
+        self.counting(Some(&grant.plan), Some(grant), feature)
+    }
+
+    /// The counters that sell slots: paid before free; of two live purchases, the one that ends first.
+    fn slots(&self, feature: &str) -> Vec<Counting> {
+        let mut slots = self.by_plan(feature);
+        let stacks = slots
+            .first()
+            .and_then(|first| first.plan.as_deref())
+            .and_then(|plan| self.catalog.plan(plan));
+        if stacks.is_some_and(|plan| plan.stacks) {
+            slots.push(self.counting(self.catalog.default_plan(), None, feature));
+        }
+        slots
+    }
+
+    fn is_deleted(&self, resource: &str) -> bool {
+        self.state
+            .resource(resource)
+            .is_some_and(|resource| resource.deleted)
+    }
+
+    fn deleted(&self, resource: &str) -> Access {
+        let evidence = self
+            .state
+            .resource(resource)
+            .and_then(|resource| resource.created);
+        Access::Closed {
+            reason: Reason::ResourceLocked,
+            closure: Some(Closure::Deleted),
+            evidence,
+        }
+    }
+
+    fn on_resource(&self, feature: &str, id: &str) -> Access {
+        if self.is_deleted(id) {
+            return self.deleted(id);
+        }
+        let Some(resource) = self
+            .state
+            .resource(id)
+            .filter(|resource| resource.created.is_some())
+        else {
+            return Access::Closed {
+                reason: Reason::UnknownResource,
+                closure: None,
+                evidence: None,
+            };
+        };
+        if let Some(payer) = self.payer(id, resource) {
+            let counting = match payer {
+                Payer::Grant(grant) => self.counting(Some(&grant.plan), Some(grant), feature),
+                Payer::Free => self.counting(self.catalog.default_plan(), None, feature),
+            };
+            return Access::Open(vec![counting]);
+        }
+        if self.catalog.feature(feature).is_some_and(|f| f.view_only) {
+            return Access::Open(vec![self.counting(self.plan(), None, feature)]);
+        }
+        let (closure, paid) = self.closure(id, resource);
+        match closure {
+            Closure::NoSlot | Closure::Deleted => Access::Closed {
+                reason: Reason::ResourceLocked,
+                closure: Some(closure),
+                evidence: resource.created,
+            },
+            closure => Access::Closed {
+                reason: Reason::GrantExpired,
+                closure: Some(closure),
+                evidence: paid.map(|grant| grant.offset),
+            },
+        }
+    }
+
+    /// Who pays for work on a resource now; none where it is closed.
+    #[must_use]
+    pub fn payer(&self, id: &str, resource: &Resource) -> Option<Payer<'a>> {
+        let grants = &self.state.subject.grants;
+        let opens = |grant: &Grant| {
+            self.catalog
+                .plan(&grant.plan)
+                .map_or(Opens::Own, |plan| plan.opens)
+        };
+        let open_to_all = grants
+            .iter()
+            .filter(|grant| self.lives(grant) && opens(grant) == Opens::All);
+        if let Some(grant) = open_to_all.max_by_key(|grant| self.rank(grant)) {
+            return Some(Payer::Grant(grant));
+        }
+        let mut own = grants
+            .iter()
+            .filter(|grant| self.paid_for(grant, id, resource));
+        if let Some(grant) = own.find(|grant| self.lives(grant)) {
+            return Some(Payer::Grant(grant));
+        }
+        if self.catalog.model().unlock_all
+            && let Some(grant) = self.in_force().first()
+        {
+            return Some(Payer::Grant(grant));
+        }
+        (resource.payer == Some(Owner::Free)).then_some(Payer::Free)
+    }
+
+    /// Whether a grant paid for a resource, by making it or by opening it.
+    #[must_use]
+    pub fn paid_for(&self, grant: &Grant, id: &str, resource: &Resource) -> bool {
+        grant.resource.as_deref() == Some(id)
+            || matches!(&resource.payer, Some(Owner::Grant(payer)) if *payer == grant.id)
+    }
+
+    /// What closes a resource that nobody pays for now, and the last grant that did.
+    #[must_use]
+    pub fn closure(&self, id: &str, resource: &Resource) -> (Closure, Option<&'a Grant>) {
+        if resource.deleted {
+            return (Closure::Deleted, None);
+        }
+        let paid = self
+            .state
+            .subject
+            .grants
+            .iter()
+            .filter(|grant| self.paid_for(grant, id, resource));
+        let Some(last) = paid
+            .filter(|grant| grant.start().is_some())
+            .max_by_key(|grant| self.lives_until(grant))
+        else {
+            return (Closure::NoSlot, None);
+        };
+        let opened_all = self
+            .catalog
+            .plan(&last.plan)
+            .is_some_and(|plan| plan.opens == Opens::All);
+        (
+            if opened_all {
+                Closure::ProEnded
+            } else {
+                Closure::PurchaseExpired
+            },
+            Some(last),
+        )
+    }
+
+    /// The tally of a window, if anything was counted in it.
+    #[must_use]
+    pub fn tally(&self, feature: &str, charge: &Charge) -> Option<&'a Tally> {
+        let counters: Option<&Counters> = self.state.counters(&charge.owner);
+        counters
+            .and_then(|counters| counters.get(feature))
+            .and_then(|counter| counter.tally(charge.start))
+    }
+
+    /// Units held on a window by holds that are open now.
+    #[must_use]
+    pub fn held(&self, feature: &str, charge: &Charge) -> i64 {
+        let open = self
+            .state
+            .subject
+            .holds
+            .values()
+            .filter(|hold| hold.expires_at > self.at);
+        open.filter(|hold| hold.feature == feature && hold.charge.as_ref() == Some(charge))
+            .map(|hold| hold.amount)
+            .sum()
+    }
+
+    /// Units that still fit into a window; none for no limit.
+    #[must_use]
+    pub fn room(&self, feature: &str, counting: &Counting) -> Option<i64> {
+        let limit = self.limit(feature, counting)?;
+        let used = self
+            .tally(feature, &counting.charge)
+            .map_or(0, |tally| tally.used);
+        Some(
+            limit
+                .saturating_sub(used)
+                .saturating_sub(self.held(feature, &counting.charge)),
+        )
+    }
+
+    /// The limit of a window, extra units included; none for no limit.
+    #[must_use]
+    pub fn limit(&self, feature: &str, counting: &Counting) -> Option<i64> {
+        let extra = self
+            .tally(feature, &counting.charge)
+            .map_or(0, |tally| tally.extra);
+        match counting.allowance {
+            Allowance::Unlimited => None,
+            Allowance::NotInPlan => Some(extra),
+            Allowance::Units(units) => Some(units.saturating_add(extra)),
+        }
+    }
+
+    /// The first counter with room for the units.
+    #[must_use]
+    pub fn pick<'c>(
+        &self,
+        feature: &str,
+        candidates: &'c [Counting],
+        amount: i64,
+    ) -> Option<&'c Counting> {
+        candidates.iter().find(|counting| {
+            self.room(feature, counting)
+                .is_none_or(|room| room >= amount)
+        })
+    }
+}
+
+/// Who pays for work on a resource.
+#[derive(Clone, Copy, Debug)]
+pub enum Payer<'a> {
+    /// A grant.
+    Grant(&'a Grant),
+    /// The default plan.
+    Free,
+}
