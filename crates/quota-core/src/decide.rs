@@ -5,7 +5,7 @@ mod hold;
 mod replay;
 mod session;
 
-pub use replay::replay;
+pub use replay::{Recorded, replay, told};
 
 use crate::catalog::Catalog;
 use crate::command::{

@@ -7,9 +7,20 @@ use crate::position::Position;
 use crate::row::Row;
 use std::sync::Arc;
 
-/// The answer that a row gives to the command that made it, or to one that says that it did.
-///
-/// `catalog` is that of the row's version. With `again`, this is a retry. A row of other content is a conflict.
+/// A row and what it says: the place of an answer.
+#[derive(Clone, Copy)]
+pub struct Recorded<'a> {
+    /// The row.
+    pub row: &'a Row,
+    /// Its event.
+    pub event: &'a Event,
+    /// The catalog of the row's version.
+    pub catalog: &'a Arc<Catalog>,
+    /// The ledger's epoch.
+    pub epoch: u32,
+}
+
+/// The answer that a row gives to a command that was carried out before; a row of other content is a conflict.
 ///
 /// # Errors
 /// [`DecodeError`] where this build cannot read the row.
@@ -18,14 +29,31 @@ pub fn replay(
     row: &Row,
     catalog: &Arc<Catalog>,
     epoch: u32,
-    again: bool,
 ) -> Result<Answer, DecodeError> {
     let event = Event::decode(&row.event_type, row.type_version, &row.payload)?;
+    Ok(told(
+        command,
+        Recorded {
+            row,
+            event: &event,
+            catalog,
+            epoch,
+        },
+        true,
+    ))
+}
+
+/// The answer that a row gives to the command that made it, or, `again`, to a retry of it.
+#[must_use]
+pub fn told(command: &Command, recorded: Recorded<'_>, again: bool) -> Answer {
+    let Recorded {
+        row, event, epoch, ..
+    } = recorded;
     let position = row.position(epoch);
-    Ok(match &command.wish {
+    match &command.wish {
         Wish::Record(fact) => {
             let same_time = fact.time.is_none_or(|time| time == row.occurred_at);
-            if same_time && fact.event == event {
+            if same_time && fact.event == *event {
                 Answer::Recorded {
                     position,
                     duplicate: again,
@@ -34,15 +62,7 @@ pub fn replay(
                 Answer::Refused(Refusal::conflict(409))
             }
         }
-        Wish::Consume(consume) => consumed(
-            &command.address,
-            consume,
-            &event,
-            row,
-            catalog,
-            position,
-            again,
-        ),
+        Wish::Consume(consume) => consumed(&command.address, consume, recorded, again),
         Wish::Confirm { hold } => ended(hold, HoldStatus::Confirmed, position),
         Wish::Release { hold } => ended(hold, HoldStatus::Released, position),
         Wish::Adjust(adjust) => match event {
@@ -63,7 +83,7 @@ pub fn replay(
             position,
             duplicate: again,
         },
-    })
+    }
 }
 
 fn ended(hold: &str, status: HoldStatus, position: Position) -> Answer {
@@ -74,16 +94,8 @@ fn ended(hold: &str, status: HoldStatus, position: Position) -> Answer {
     }
 }
 
-fn consumed(
-    address: &Address,
-    consume: &Consume,
-    event: &Event,
-    row: &Row,
-    catalog: &Arc<Catalog>,
-    position: Position,
-    again: bool,
-) -> Answer {
-    let Some(asked) = Asked::of(event) else {
+fn consumed(address: &Address, consume: &Consume, recorded: Recorded<'_>, again: bool) -> Answer {
+    let Some(asked) = Asked::of(recorded.event) else {
         return Answer::Refused(Refusal::conflict(422));
     };
     let same = asked.feature == Some(&consume.feature)
@@ -98,9 +110,9 @@ fn consumed(
         feature: consume.feature.clone(),
         outcome: asked.outcome.clone(),
         hold: asked.hold.cloned(),
-        catalog: Arc::clone(catalog),
-        catalog_version: row.catalog_version,
-        position,
+        catalog: Arc::clone(recorded.catalog),
+        catalog_version: recorded.row.catalog_version,
+        position: recorded.row.position(recorded.epoch),
         replayed: again,
     }))
 }

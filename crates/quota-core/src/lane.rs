@@ -1,0 +1,536 @@
+//! The rule of a lane: how waiting commands become one append, and what its callers are told.
+//!
+//! A [`Batch`] does no I/O. Its driver asks what it [wants](Batch::wants), loads that, lets it
+//! [decide](Batch::decide), appends the rows under the fences that it names, and [settles](Batch::settle) it with the
+//! partitions that went in. Everything about a partition that did not go in is decided again, from what stands there.
+
+use crate::catalog::Catalog;
+use crate::command::{Address, Answer, Command, Refusal, SessionAnswer, Wish};
+use crate::decide::{
+    Draft, Light, Recorded, Told, Verdict, decide, keys_needed, notices, replay, things_needed,
+    told,
+};
+use crate::digest::{EventKey, Hash, SubjectKey, subject_key};
+use crate::event::Event;
+use crate::fold::fold_event;
+use crate::position::Position;
+use crate::row::{Head, Row};
+use crate::state::{RowKey, State};
+use crate::time::{SECOND, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How far the clock may stand behind a partition's last row before nothing is decided there any more.
+const CLOCK_BEHIND_MAX: i64 = 5 * SECOND;
+
+/// Where a partition ends, and which catalogs are in force there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionEnd {
+    /// Its last row.
+    pub head: Head,
+    /// The catalog version in force, by product.
+    pub versions: BTreeMap<Arc<str>, u32>,
+}
+
+/// What must be known before a batch can be decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Subjects whose state, or some of whose things, are not there.
+    pub subjects: Vec<WantedSubject>,
+    /// Events to look up.
+    pub events: Vec<(u32, SubjectKey, EventKey)>,
+}
+
+/// A subject to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedSubject {
+    /// Its partition.
+    pub partition: u32,
+    /// Its key.
+    pub key: SubjectKey,
+    /// The things of it that are wanted.
+    pub things: Vec<RowKey>,
+}
+
+/// What a partition's rows build on: they go in only where its last row is this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The partition.
+    pub partition: u32,
+    /// The offset that its next row gets.
+    pub first_offset: i64,
+    /// The hash of the row before it.
+    pub previous_hash: Hash,
+}
+
+/// Rows to append, and the fences that guard them.
+#[derive(Clone, Debug, Default)]
+pub struct Proposal {
+    /// Rows, ascending by partition and offset.
+    pub rows: Vec<Arc<Row>>,
+    /// One fence for each partition that an answer rests on, ascending; some have no rows.
+    pub fences: Vec<Fence>,
+}
+
+/// What a settled batch comes to.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Answers, by the index that the command was given with.
+    pub answers: Vec<(usize, Answer)>,
+    /// Commands that lost a race and must be decided again, in their order.
+    pub again: Vec<(usize, Command)>,
+    /// The new ends of the partitions that rows went into.
+    pub heads: Vec<(u32, Head)>,
+    /// The new states of the subjects that rows went in for.
+    pub states: Vec<(u32, SubjectKey, State)>,
+}
+
+/// Commands on their way to one append.
+pub struct Batch {
+    epoch: u32,
+    commands: Vec<(usize, Command)>,
+    states: BTreeMap<SubjectKey, State>,
+    changed: BTreeSet<SubjectKey>,
+    ends: BTreeMap<u32, PartitionEnd>,
+    found: BTreeMap<(SubjectKey, EventKey), Option<Arc<Row>>>,
+    rows: BTreeMap<u32, Vec<Arc<Row>>>,
+    planned: Vec<Option<Answer>>,
+}
+
+impl Batch {
+    /// A batch of commands, each with the index that its answer goes by.
+    #[must_use]
+    pub fn new(epoch: u32, commands: Vec<(usize, Command)>) -> Self {
+        Self {
+            epoch,
+            commands,
+            states: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            found: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            planned: Vec::new(),
+        }
+    }
+
+    /// The addresses of the batch, in order.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.commands.iter().map(|(_, command)| &command.address)
+    }
+
+    /// The partitions of the batch, ascending.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<u32> {
+        let partitions: BTreeSet<u32> = self.addresses().map(|address| address.partition).collect();
+        partitions.into_iter().collect()
+    }
+
+    /// Hands in the end of a partition as the driver knows it.
+    pub fn put_end(&mut self, partition: u32, end: PartitionEnd) {
+        self.ends.insert(partition, end);
+    }
+
+    /// Hands in a subject's state; it must hold everything up to the end of its partition that was handed in.
+    pub fn put_state(&mut self, key: SubjectKey, state: State) {
+        self.states.insert(key, state);
+    }
+
+    /// Whether a subject's state was handed in.
+    #[must_use]
+    pub fn has_state(&self, key: &SubjectKey) -> bool {
+        self.states.contains_key(key)
+    }
+
+    /// A subject's state, to add things that were loaded for it.
+    pub fn state_mut(&mut self, key: &SubjectKey) -> Option<&mut State> {
+        self.states.get_mut(key)
+    }
+
+    /// Hands in what was found under an event's key.
+    pub fn put_found(&mut self, subject: SubjectKey, event: EventKey, row: Option<Arc<Row>>) {
+        self.found.insert((subject, event), row);
+    }
+
+    /// What must be loaded before [`Batch::decide`]; nothing once all is there.
+    #[must_use]
+    pub fn wants(&self) -> Wants {
+        let mut wants = Wants::default();
+        let mut subjects: BTreeMap<SubjectKey, WantedSubject> = BTreeMap::new();
+        let unknown = State::default();
+        for (_, command) in &self.commands {
+            let Address { key, partition, .. } = command.address;
+            let state = self.states.get(&key);
+            let things = things_needed(state.unwrap_or(&unknown), command);
+            let missing = state.map_or_else(|| things.clone(), |state| state.missing(&things));
+            if state.is_none() || !missing.is_empty() {
+                let wanted = subjects.entry(key).or_insert_with(|| WantedSubject {
+                    partition,
+                    key,
+                    things: Vec::new(),
+                });
+                wanted.things.extend(missing);
+            }
+            let unknown = |event: &EventKey| !self.found.contains_key(&(key, *event));
+            wants.events.extend(
+                keys_needed(command)
+                    .into_iter()
+                    .filter(unknown)
+                    .map(|event| (partition, key, event)),
+            );
+        }
+        for mut wanted in subjects.into_values() {
+            wanted.things.sort();
+            wanted.things.dedup();
+            wants.subjects.push(wanted);
+        }
+        wants.events.sort_unstable();
+        wants.events.dedup();
+        wants
+    }
+
+    /// Decides the commands one by one, in order, at the given time of the database's clock.
+    pub fn decide(
+        &mut self,
+        now: Timestamp,
+        catalogs: &impl Fn(&str, u32) -> Option<Arc<Catalog>>,
+    ) -> Proposal {
+        let commands = std::mem::take(&mut self.commands);
+        self.planned = commands
+            .iter()
+            .map(|(_, command)| Some(self.answer(command, now, catalogs)))
+            .collect();
+        self.commands = commands;
+        let fences = self.partitions().into_iter().filter_map(|partition| {
+            let end = self.ends.get(&partition)?;
+            Some(Fence {
+                partition,
+                first_offset: end.head.offset + 1,
+                previous_hash: end.head.hash,
+            })
+        });
+        Proposal {
+            fences: fences.collect(),
+            rows: self.rows.values().flatten().cloned().collect(),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        command: &Command,
+        now: Timestamp,
+        catalogs: &impl Fn(&str, u32) -> Option<Arc<Catalog>>,
+    ) -> Answer {
+        let address = &command.address;
+        let Some(head) = self.head(address.partition) else {
+            return Answer::Refused(Refusal::unavailable(
+                "this partition's end is not known yet",
+            ));
+        };
+        if now.plus(CLOCK_BEHIND_MAX) < head.recorded_at {
+            return Answer::Refused(Refusal::unavailable(
+                "the database's clock went back; waiting until it has caught up",
+            ));
+        }
+        let now = now.max(head.recorded_at);
+        let keys = keys_needed(command);
+        let found: Vec<Option<Arc<Row>>> = keys
+            .iter()
+            .map(|key| self.found.get(&(address.key, *key)).cloned().flatten())
+            .collect();
+        if let Some(Some(row)) = found.first() {
+            return self.again(command, row, catalogs);
+        }
+        let Some((version, catalog)) = self.catalog(address, catalogs) else {
+            let message = format!("there is no product {:?}", &*address.product);
+            return Answer::Refused(Refusal::whole(404, "unknown_product", message));
+        };
+        let judge = Judge {
+            epoch: self.epoch,
+            version,
+            catalog,
+            now,
+        };
+        let noticed = self.notice(command, &judge);
+        let Some(state) = self.states.get(&address.key) else {
+            return Answer::Refused(Refusal::unavailable("the subject could not be loaded"));
+        };
+        match decide(&judge.light(state), command, &found) {
+            Verdict::Answer(answer) => answer,
+            Verdict::Append(drafts, told) => {
+                self.carry_out(command, drafts, &told, &judge, noticed)
+            }
+        }
+    }
+
+    fn again(
+        &self,
+        command: &Command,
+        row: &Row,
+        catalogs: &impl Fn(&str, u32) -> Option<Arc<Catalog>>,
+    ) -> Answer {
+        let Some(catalog) = catalogs(&row.product, row.catalog_version) else {
+            return Answer::Refused(Refusal::unavailable(
+                "the catalog of the first answer is not loaded yet",
+            ));
+        };
+        replay(command, row, &catalog, self.epoch).unwrap_or_else(|error| {
+            Answer::Refused(Refusal::unavailable(format!(
+                "the first answer cannot be read by this version: {error}"
+            )))
+        })
+    }
+
+    fn catalog(
+        &self,
+        address: &Address,
+        catalogs: &impl Fn(&str, u32) -> Option<Arc<Catalog>>,
+    ) -> Option<(u32, Arc<Catalog>)> {
+        let version = *self
+            .ends
+            .get(&address.partition)?
+            .versions
+            .get(&address.product)?;
+        Some((version, catalogs(&address.product, version)?))
+    }
+
+    /// The partition's end as this batch leaves it so far.
+    fn head(&self, partition: u32) -> Option<Head> {
+        let built = self.rows.get(&partition).and_then(|rows| rows.last());
+        let known = self.ends.get(&partition).map(|end| end.head);
+        built
+            .map(|row| Head {
+                offset: row.offset,
+                hash: row.hash,
+                recorded_at: row.recorded_at,
+            })
+            .or(known)
+    }
+
+    /// Appends the expiry notices that are due before the command is decided.
+    fn notice(&mut self, command: &Command, judge: &Judge) -> usize {
+        let Some(state) = self.states.get(&command.address.key) else {
+            return 0;
+        };
+        let drafts = notices(&judge.light(state));
+        let count = drafts.len();
+        for draft in drafts {
+            self.append(&command.address, draft, judge);
+        }
+        count
+    }
+
+    fn carry_out(
+        &mut self,
+        command: &Command,
+        drafts: Vec<Draft>,
+        how: &Told,
+        judge: &Judge,
+        noticed: usize,
+    ) -> Answer {
+        let mut last = None;
+        for draft in drafts {
+            last = self.append(&command.address, draft, judge);
+        }
+        if let (Wish::Sweep, Told::Swept(_)) = (&command.wish, how) {
+            return Answer::Swept { recorded: noticed };
+        }
+        let Some((row, event)) = last else {
+            return Answer::Refused(Refusal::unavailable("the partition's end is not known yet"));
+        };
+        let recorded = Recorded {
+            row: &row,
+            event: &event,
+            catalog: &judge.catalog,
+            epoch: judge.epoch,
+        };
+        let position = row.position(judge.epoch);
+        match how {
+            Told::ByRow | Told::Swept(_) => told(command, recorded, false),
+            Told::Session(id) => {
+                let state = self.states.get(&command.address.key);
+                let session = state.and_then(|state| state.session(id)).cloned();
+                Answer::Session(Box::new(SessionAnswer {
+                    session,
+                    denied: None,
+                    position,
+                }))
+            }
+            Told::SessionRefused => {
+                let denied = refused_session(command, &event, judge, position);
+                Answer::Session(Box::new(SessionAnswer {
+                    session: None,
+                    denied,
+                    position,
+                }))
+            }
+        }
+    }
+
+    /// Gives a draft its place and folds it.
+    fn append(
+        &mut self,
+        address: &Address,
+        draft: Draft,
+        judge: &Judge,
+    ) -> Option<(Arc<Row>, Event)> {
+        let head = self.head(address.partition)?;
+        let state = self.states.get_mut(&address.key)?;
+        let mut row = Row {
+            partition: address.partition,
+            offset: head.offset + 1,
+            subject_key: address.key,
+            subject_seq: state.subject.seq + 1,
+            subject_prev: (state.subject.offset >= 0).then_some(state.subject.offset),
+            event_key: address.event_key(&draft.source, &draft.id),
+            product: Arc::clone(&address.product),
+            subject: Arc::clone(&address.subject),
+            source: draft.source.into(),
+            id: draft.id.into(),
+            event_type: draft.event.type_name().into(),
+            type_version: 1,
+            occurred_at: draft.occurred_at,
+            recorded_at: judge.now,
+            catalog_version: judge.version,
+            payload: draft.event.encode().into(),
+            hash: [0; 32],
+        };
+        row.hash = row.expected_hash(&head.hash);
+        fold_event(state, &judge.catalog, &row, &draft.event);
+        let row = Arc::new(row);
+        self.changed.insert(address.key);
+        self.found
+            .insert((address.key, row.event_key), Some(Arc::clone(&row)));
+        self.rows
+            .entry(address.partition)
+            .or_default()
+            .push(Arc::clone(&row));
+        Some((row, draft.event))
+    }
+
+    /// Takes in which partitions' rows are in the ledger now; the rest lost a race.
+    #[must_use]
+    pub fn settle(mut self, went_in: &[u32]) -> Settled {
+        let went_in: BTreeSet<u32> = went_in.iter().copied().collect();
+        let mut settled = Settled::default();
+        let mut partitions = BTreeMap::new();
+        for ((index, command), answer) in self.commands.into_iter().zip(self.planned) {
+            let Address { key, partition, .. } = command.address;
+            match answer {
+                Some(answer) if went_in.contains(&partition) => {
+                    partitions.insert(key, partition);
+                    settled.answers.push((index, answer));
+                }
+                _ => settled.again.push((index, command)),
+            }
+        }
+        for (partition, rows) in self
+            .rows
+            .into_iter()
+            .filter(|(partition, _)| went_in.contains(partition))
+        {
+            if let Some(last) = rows.last() {
+                let head = Head {
+                    offset: last.offset,
+                    hash: last.hash,
+                    recorded_at: last.recorded_at,
+                };
+                settled.heads.push((partition, head));
+            }
+        }
+        for (key, partition) in partitions {
+            if self.changed.contains(&key)
+                && let Some(state) = self.states.remove(&key)
+            {
+                settled.states.push((partition, key, state));
+            }
+        }
+        settled
+    }
+}
+
+/// What the commands of one partition are judged by.
+struct Judge {
+    epoch: u32,
+    version: u32,
+    catalog: Arc<Catalog>,
+    now: Timestamp,
+}
+
+impl Judge {
+    fn light<'a>(&'a self, state: &'a State) -> Light<'a> {
+        Light {
+            state,
+            catalog: &self.catalog,
+            catalog_version: self.version,
+            now: self.now,
+            epoch: self.epoch,
+        }
+    }
+}
+
+fn refused_session(
+    command: &Command,
+    event: &Event,
+    judge: &Judge,
+    position: Position,
+) -> Option<crate::command::Decision> {
+    let Event::UsageDenied(denied) = event else {
+        return None;
+    };
+    Some(crate::command::Decision {
+        address: command.address.clone(),
+        feature: denied.feature.clone(),
+        outcome: denied.outcome.clone(),
+        hold: None,
+        catalog: Arc::clone(&judge.catalog),
+        catalog_version: judge.version,
+        position,
+        replayed: false,
+    })
+}
+
+/// The rows that publish a catalog: one for each partition, after its head.
+#[must_use]
+pub fn publication(
+    product: &str,
+    version: u32,
+    text: &str,
+    ends: &[(u32, Head, Option<(i64, i64)>)],
+    now: Timestamp,
+) -> Vec<Row> {
+    let event = Event::CatalogPublished(crate::event::CatalogPublished {
+        version,
+        text: text.to_owned(),
+    });
+    let payload: Arc<[u8]> = event.encode().into();
+    let id: Arc<str> = format!("catalog-{version}").into();
+    let key = subject_key(product, "");
+    let source = crate::command::CATALOG_SOURCE;
+    let event_key = crate::digest::event_key(product, "", source, &id);
+    let product: Arc<str> = product.into();
+    let rows = ends.iter().map(|(partition, head, before)| {
+        let at = now.max(head.recorded_at);
+        let mut row = Row {
+            partition: *partition,
+            offset: head.offset + 1,
+            subject_key: key,
+            subject_seq: before.map_or(0, |(seq, _)| seq) + 1,
+            subject_prev: before.map(|(_, offset)| offset),
+            event_key,
+            product: Arc::clone(&product),
+            subject: "".into(),
+            source: source.into(),
+            id: Arc::clone(&id),
+            event_type: event.type_name().into(),
+            type_version: 1,
+            occurred_at: at,
+            recorded_at: at,
+            catalog_version: version,
+            payload: Arc::clone(&payload),
+            hash: [0; 32],
+        };
+        row.hash = row.expected_hash(&head.hash);
+        row
+    });
+    rows.collect()
+}
