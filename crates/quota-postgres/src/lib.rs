@@ -1,1 +1,34 @@
-//! quota-postgres.
+//! The ledger's Postgres: migrations, appends, reads, views and keys. The only user of sqlx.
+//!
+//! - [`migrate()`] brings a database to this version.
+//! - [`Ledger`] is the pool: everything that reads, and the projector's writes.
+//! - [`Lane`] is one connection of its own: appends, and the reads that decisions are built on.
+//! - [`publish()`] puts one row into every partition, all or none.
+//!
+//! Nothing here knows what an event means, or what is in a folded state: both are bytes.
+//!
+//! Cancelling is safe everywhere. On the pool, every call is one statement, so no connection is ever handed back inside a
+//! transaction (sqlx 0.9 does that when a `begin` is cancelled). A lane that was cancelled midway refuses further work.
+
+mod connect;
+mod error;
+mod keys;
+mod lane;
+mod ledger;
+mod load;
+mod migrate;
+mod publish;
+mod rows;
+mod views;
+
+pub use connect::LedgerInfo;
+pub use error::{AppendError, Error};
+pub use keys::StoredKey;
+pub use lane::{Appended, Fence, Lane};
+pub use ledger::{Ledger, Pages};
+pub use load::{
+    EventLookup, LoadRequest, Loaded, LoadedPartition, LoadedSubject, RowName, SubjectLookup,
+};
+pub use migrate::migrate;
+pub use publish::{Publication, PublishError, publish};
+pub use views::{Advance, Due, Saved, SubjectRow, View};

@@ -1,0 +1,7 @@
+-- The ids of events at these offsets of one partition, in the order asked.
+SELECT l.id
+FROM unnest($2::bigint[]) WITH ORDINALITY AS p("offset", n)
+CROSS JOIN LATERAL (
+    SELECT i.id FROM ledger i WHERE i.partition = $1 AND i."offset" = p."offset" LIMIT 1
+) AS l
+ORDER BY p.n

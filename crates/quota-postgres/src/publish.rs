@@ -1,0 +1,125 @@
+//! One row in every partition, all or none: how a catalog takes effect everywhere at once.
+
+use crate::error::{AppendError, Error};
+use crate::lane::{Appended, Fence, Lane};
+use quota_core::row::{Head, Row};
+use quota_core::time::Timestamp;
+use thiserror::Error;
+
+/// What a publication is built on. Nobody else appends anything until it is done.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// The head of every partition, by its number.
+    pub heads: Vec<Head>,
+    /// The product's newest catalog in every partition, by its number; none where it has none.
+    pub newest: Vec<Option<Row>>,
+    /// The database's clock.
+    pub clock: Timestamp,
+}
+
+/// Why nothing was published.
+#[derive(Debug, Error)]
+pub enum PublishError<E> {
+    /// The caller's own refusal.
+    #[error("{0}")]
+    Refused(E),
+    /// The append failed.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Locks all partitions, lets `build` make rows from what is there, and appends them all or none, durably.
+///
+/// `build` may return no row at all (what is to be published is there already): then nothing happens, and the answer
+/// names no partition. It must be quick: the server cuts a transaction that idles for 2 s.
+///
+/// # Errors
+/// [`PublishError::Refused`] with what `build` refused with; [`PublishError::Append`] as [`Lane::append`] and
+/// [`Lane::commit`].
+pub async fn publish<E>(
+    lane: &mut Lane,
+    product: &str,
+    build: impl FnOnce(&Publication) -> Result<Vec<Row>, E>,
+) -> Result<Appended, PublishError<E>> {
+    let all: Vec<u32> = (0..lane.info().partitions).collect();
+    lane.lock(&all).await.map_err(AppendError::from)?;
+    let outcome = append_built(lane, product, &all, build).await;
+    match outcome {
+        Ok(appended) => {
+            lane.commit().await?;
+            Ok(appended)
+        }
+        Err(error) => {
+            // If this fails too, the connection is lost, and the server rolls back by itself.
+            lane.rollback().await.ok();
+            Err(error)
+        }
+    }
+}
+
+async fn append_built<E>(
+    lane: &mut Lane,
+    product: &str,
+    all: &[u32],
+    build: impl FnOnce(&Publication) -> Result<Vec<Row>, E>,
+) -> Result<Appended, PublishError<E>> {
+    let found = read(lane, product, all).await.map_err(AppendError::from)?;
+    let rows = build(&found).map_err(PublishError::Refused)?;
+    if rows.is_empty() {
+        return Ok(Appended {
+            partitions: Vec::new(),
+            clock: found.clock,
+        });
+    }
+    let mut fences: Vec<Fence> = Vec::new();
+    for row in &rows {
+        if fences
+            .last()
+            .is_some_and(|fence| fence.partition == row.partition)
+        {
+            continue;
+        }
+        let head = usize::try_from(row.partition)
+            .ok()
+            .and_then(|index| found.heads.get(index));
+        let head = head.ok_or_else(|| {
+            AppendError::Invalid(format!("there is no partition {}", row.partition))
+        })?;
+        fences.push(Fence {
+            partition: row.partition,
+            first_offset: head.offset + 1,
+            previous_hash: head.hash,
+        });
+    }
+    let appended = lane.append(&rows, &fences, true).await?;
+    if appended.partitions.len() == fences.len() {
+        Ok(appended)
+    } else {
+        // Only a writer that takes no locks can have done this.
+        Err(AppendError::DuplicateOffset.into())
+    }
+}
+
+async fn read(lane: &mut Lane, product: &str, all: &[u32]) -> Result<Publication, Error> {
+    let heads = lane
+        .heads_of(all)
+        .await?
+        .into_iter()
+        .map(|(_, head)| head)
+        .collect();
+    let mut newest = vec![None; all.len()];
+    for row in lane.latest_catalogs(product).await? {
+        if let Some(place) = usize::try_from(row.partition)
+            .ok()
+            .and_then(|index| newest.get_mut(index))
+        {
+            *place = Some(row);
+        }
+    }
+    let clock = lane.clock().await?;
+    Ok(Publication {
+        heads,
+        newest,
+        clock,
+    })
+}

@@ -1,0 +1,289 @@
+//! That the whole interface works at all.
+
+use crate::harness::{FOLD, Writer, check_chain, sorted, subject_in, with_ledger};
+use quota_core::digest::subject_key;
+use quota_core::time::Timestamp;
+use quota_postgres::{
+    Advance, EventLookup, LoadRequest, RowName, SubjectLookup, SubjectRow, View, migrate, publish,
+};
+use std::convert::Infallible;
+
+fn sends<T: Send>(value: T) -> T {
+    value
+}
+
+/// What went in comes out, by every road.
+#[test]
+fn rows_come_back_as_they_went() {
+    with_ledger(4, |database| async move {
+        let mut lane = database.lane().await;
+        let ledger = database.ledger().await;
+        let mut writer = Writer::new(database.info);
+        assert_eq!(
+            ledger.heads().await.unwrap(),
+            (0..4).map(|p| writer.head(p)).collect::<Vec<_>>()
+        );
+        let fences: Vec<_> = (0..4).map(|p| writer.fence(p)).collect();
+        let mut rows = Vec::new();
+        for partition in 0..4 {
+            let subject = subject_in(partition, 4, "p", 0);
+            rows.push(writer.row("p", &subject, "a"));
+            rows.push(writer.row("p", &subject, "b"));
+        }
+        let rows = sorted(rows);
+        let appended = sends(lane.append(&rows, &fences, false)).await.unwrap();
+        assert_eq!(appended.partitions, [0, 1, 2, 3]);
+        assert!(appended.clock > Timestamp::from_micros(0));
+        assert_eq!(
+            ledger.heads().await.unwrap(),
+            (0..4).map(|p| writer.head(p)).collect::<Vec<_>>()
+        );
+        for partition in 0..4 {
+            let mine: Vec<_> = rows
+                .iter()
+                .filter(|row| row.partition == partition)
+                .cloned()
+                .collect();
+            assert_eq!(check_chain(&ledger, partition).await, mine);
+            assert_eq!(
+                ledger
+                    .subject_page(partition, &mine[0].subject_key, -1, 10)
+                    .await
+                    .unwrap(),
+                mine
+            );
+            assert_eq!(
+                ledger
+                    .subject_page(partition, &mine[0].subject_key, 0, 10)
+                    .await
+                    .unwrap(),
+                mine[1..]
+            );
+            assert_eq!(ledger.ids_at(partition, &[1, 0]).await.unwrap(), ["b", "a"]);
+            assert_eq!(lane.range(partition, 1, 5).await.unwrap(), mine[1..]);
+        }
+        assert_eq!(
+            ledger.ranges(&[(1, 1, 9), (3, 0, 1)]).await.unwrap(),
+            [rows[3].clone(), rows[6].clone()]
+        );
+        let lookup = EventLookup {
+            partition: 2,
+            subject_key: rows[4].subject_key,
+            event_key: rows[4].event_key,
+        };
+        assert_eq!(
+            ledger.by_event_keys(&[lookup]).await.unwrap(),
+            [rows[4].clone()]
+        );
+        assert_eq!(
+            lane.rows_at(&[(2, 0), (2, 9)]).await.unwrap(),
+            [rows[4].clone()]
+        );
+        let clock = lane.clock().await.unwrap();
+        assert!(ledger.clock().await.unwrap() >= clock && clock >= appended.clock);
+        lane.close().await;
+    });
+}
+
+/// Views are saved with their checkpoint, loaded with their tail, found when due, streamed and forgotten.
+#[test]
+fn views_go_round() {
+    with_ledger(2, |database| async move {
+        let mut lane = database.lane().await;
+        let ledger = database.ledger().await;
+        let mut writer = Writer::new(database.info);
+        let subject = subject_in(1, 2, "p", 0);
+        let key = subject_key("p", &subject);
+        let fences = [writer.fence(1)];
+        let rows: Vec<_> = (0..5)
+            .map(|n| writer.row("p", &subject, &n.to_string()))
+            .collect();
+        lane.append(&rows, &fences, false).await.unwrap();
+        assert_eq!(ledger.checkpoints().await.unwrap(), [0, 0]);
+        let view = View {
+            partition: 1,
+            subject_key: key,
+            product: "p".into(),
+            subject: subject.as_str().into(),
+            subject_seq: 3,
+            offset: 2,
+            row_count: 2,
+            next_due: Some(Timestamp::from_micros(77)),
+            state: b"state".to_vec(),
+        };
+        let row = |kind, id: &str| SubjectRow {
+            partition: 1,
+            subject_key: key,
+            kind,
+            id: id.into(),
+            body: b"body".to_vec(),
+        };
+        let steps = [Advance {
+            partition: 1,
+            from: 0,
+            to: 3,
+        }];
+        let extra = [row(1, "r1"), row(2, "r2")];
+        let saved = ledger
+            .save_views(&steps, std::slice::from_ref(&view), &extra)
+            .await
+            .unwrap();
+        assert_eq!((saved.moved, saved.lost), (vec![1], vec![]));
+        let request = |all_rows| LoadRequest {
+            subjects: vec![SubjectLookup {
+                partition: 1,
+                subject_key: key,
+                rows: vec![
+                    RowName {
+                        kind: 2,
+                        id: "r2".into(),
+                    },
+                    RowName {
+                        kind: 2,
+                        id: "r3".into(),
+                    },
+                ],
+                all_rows,
+            }],
+            events: vec![EventLookup {
+                partition: 1,
+                subject_key: key,
+                event_key: rows[0].event_key,
+            }],
+        };
+        let loaded = sends(lane.load(&request(false))).await.unwrap();
+        assert_eq!(loaded.subjects[0].view.as_ref(), Some(&view));
+        assert_eq!(loaded.subjects[0].rows, extra[1..]);
+        assert_eq!(loaded.subjects[0].tail, rows[3..]);
+        assert_eq!(loaded.events, rows[..1]);
+        assert_eq!(loaded.partitions[0].checkpoint, 3);
+        assert_eq!(loaded.partitions[0].head, writer.head(1));
+        assert_eq!(
+            sends(ledger.load(&request(true))).await.unwrap().subjects[0].rows,
+            extra
+        );
+        let due = ledger.due(Timestamp::from_micros(77), 10).await.unwrap();
+        assert_eq!((due.len(), &*due[0].subject), (1, subject.as_str()));
+        assert!(
+            ledger
+                .due(Timestamp::from_micros(76), 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(ledger.views_page(None, 10).await.unwrap(), [view.clone()]);
+        assert!(
+            ledger
+                .views_page(Some((1, key)), 10)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(ledger.rows_of(1, &key).await.unwrap(), extra);
+        ledger.reset_views(&[0, 1]).await.unwrap();
+        assert_eq!(ledger.checkpoints().await.unwrap(), [0, 0]);
+        assert!(ledger.views_page(None, 10).await.unwrap().is_empty());
+        assert_eq!(
+            lane.load(&request(true)).await.unwrap().subjects[0].tail,
+            rows
+        );
+    });
+}
+
+/// A catalog goes into every partition at once, and is found again, by product.
+#[test]
+fn catalogs_are_published_everywhere() {
+    with_ledger(3, |database| async move {
+        let mut lane = database.lane().await;
+        let ledger = database.ledger().await;
+        let mut writer = Writer::new(database.info);
+        for (version, product) in [(1, "a"), (2, "a"), (1, "b")] {
+            let appended = publish(&mut lane, product, |found| {
+                assert_eq!(
+                    found.newest.iter().flatten().count(),
+                    if version == 1 { 0 } else { 3 }
+                );
+                writer.heads = (0..).zip(found.heads.clone()).collect();
+                let id = format!("catalog-{version}");
+                Ok::<_, Infallible>(
+                    (0..3)
+                        .map(|p| writer.row_in(p, product, "", "catalog.published", &id, b"{}"))
+                        .collect(),
+                )
+            });
+            assert_eq!(appended.await.unwrap().partitions, [0, 1, 2]);
+        }
+        let ids = |rows: Vec<quota_core::row::Row>| {
+            rows.iter()
+                .map(|r| format!("{}/{}", r.product, r.id))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ids(ledger.catalog_rows(None).await.unwrap()),
+            ["a/catalog-1", "a/catalog-2", "b/catalog-1"]
+        );
+        assert_eq!(
+            ids(ledger.catalog_rows(Some("a")).await.unwrap()),
+            ["a/catalog-1", "a/catalog-2"]
+        );
+        assert_eq!(ledger.latest_catalogs().await.unwrap().len(), 6);
+        let again = publish(&mut lane, "a", |_| Err::<Vec<_>, _>("no"));
+        assert!(again.await.is_err());
+        assert!(
+            lane.clock().await.is_ok(),
+            "a refused publication leaves the lane usable"
+        );
+    });
+}
+
+/// Keys are kept by digest, listed, and revoked.
+#[test]
+fn keys_come_and_go() {
+    with_ledger(1, |database| async move {
+        let ledger = database.ledger().await;
+        let scopes = vec!["check".to_owned(), "consume".to_owned()];
+        ledger
+            .create_key("k1", "*", &scopes, &[7; 32])
+            .await
+            .unwrap();
+        ledger
+            .create_key("k2", "p", &scopes, &[8; 32])
+            .await
+            .unwrap();
+        assert!(
+            ledger
+                .create_key("k3", "p", &scopes, &[8; 32])
+                .await
+                .is_err()
+        );
+        assert!(ledger.revoke_key("k1").await.unwrap());
+        assert!(!ledger.revoke_key("k9").await.unwrap());
+        let all = ledger.list_keys().await.unwrap();
+        assert_eq!(all.len(), 2);
+        assert!(all[0].revoked_at.is_some() && all[0].scopes == scopes);
+        let active = ledger.all_active_keys().await.unwrap();
+        assert_eq!(
+            (active.len(), active[0].id.as_str(), active[0].hash),
+            (1, "k2", [8; 32])
+        );
+    });
+}
+
+/// Migrating again changes nothing, also with another fold version beside.
+#[test]
+fn a_second_migration_is_harmless() {
+    with_ledger(3, |database| async move {
+        assert_eq!(
+            migrate(&database.url, 3, FOLD).await.unwrap(),
+            database.info
+        );
+        assert_eq!(
+            migrate(&database.url, 3, FOLD + 1).await.unwrap(),
+            database.info
+        );
+        assert_eq!(
+            database.ledger().await.checkpoints().await.unwrap(),
+            [0, 0, 0]
+        );
+    });
+}

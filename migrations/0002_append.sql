@@ -1,0 +1,91 @@
+-- How rows go into the ledger: by one function, under locks, behind a fence.
+
+-- Takes the append locks of these partitions until the transaction ends, in ascending order, so that no two writers
+-- wait for each other. Fairness is what they are for; safety is the fence's. 1903521652 is "quot" in ASCII.
+CREATE FUNCTION ledger_lock(partitions integer[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1903521652, p.partition)
+    FROM (SELECT DISTINCT u.partition FROM unnest(partitions) AS u(partition) ORDER BY 1 OFFSET 0) AS p;
+END;
+$$;
+COMMENT ON FUNCTION ledger_lock(integer[]) IS 'Takes the append locks of these partitions until the transaction ends.';
+
+-- Appends rows to several partitions in one round trip.
+--
+-- The fence: a partition's rows go in only where its last row is the one that the writer built on: the offset before
+-- its first, and that row's hash (or there is none yet, and the first is 0). All of a partition's rows go in or none; a
+-- partition that is stale holds no other up, unless `all_or_nothing`. The hash also stops a writer that slept through a
+-- restore, where the offsets fit again and the rows behind them do not.
+--
+-- The locks come first, in a statement of their own: the statements after it then see what the last holder committed.
+-- (READ COMMITTED: every statement in a volatile function has its own snapshot.) The primary key stands behind it all.
+--
+-- Rows come as arrays, ascending by (partition, offset). Answers which partitions went in, and the clock.
+CREATE FUNCTION ledger_append(
+    fence_partition  integer[],
+    first_offset     bigint[],
+    previous_hash    bytea[],
+    all_or_nothing   boolean,
+    row_partition    integer[],
+    row_offset       bigint[],
+    subject_key      bytea[],
+    subject_seq      bigint[],
+    subject_prev     bigint[],
+    event_key        bytea[],
+    product          text[],
+    subject          text[],
+    source           text[],
+    id               text[],
+    type             text[],
+    type_version     integer[],
+    occurred_at      bigint[],
+    recorded_at      bigint[],
+    catalog_version  integer[],
+    payload          bytea[],
+    hash             bytea[],
+    OUT partitions   integer[],
+    OUT clock        bigint
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM pg_advisory_xact_lock(1903521652, f.partition) FROM unnest(fence_partition) AS f(partition);
+
+    -- The last row, whichever it is, and not "the row at first - 1": so that stale is seen as such, and so that the
+    -- planner walks the primary key backwards by one step, also on a table that it knows nothing about yet.
+    SELECT coalesce(array_agg(f.partition), '{}') INTO partitions
+    FROM unnest(fence_partition, first_offset, previous_hash) AS f(partition, first, previous)
+    WHERE coalesce((SELECT l."offset" = f.first - 1 AND l.hash = f.previous
+                    FROM ledger l
+                    WHERE l.partition = f.partition AND l."offset" >= f.first - 1
+                    ORDER BY l."offset" DESC LIMIT 1),
+                   f.first = 0);
+
+    IF all_or_nothing AND cardinality(partitions) < cardinality(fence_partition) THEN
+        partitions := '{}';
+    END IF;
+
+    IF cardinality(partitions) > 0 THEN
+        INSERT INTO ledger (partition, "offset", subject_key, subject_seq, subject_prev, event_key, product, subject,
+                            source, id, type, type_version, occurred_at, recorded_at, catalog_version, payload, hash)
+        SELECT r.*
+        FROM unnest(row_partition, row_offset, subject_key, subject_seq, subject_prev, event_key, product, subject,
+                    source, id, type, type_version, occurred_at, recorded_at, catalog_version, payload, hash)
+             AS r(partition, "offset", subject_key, subject_seq, subject_prev, event_key, product, subject,
+                  source, id, type, type_version, occurred_at, recorded_at, catalog_version, payload, hash)
+        WHERE r.partition = ANY (partitions);
+
+        -- A first catalog makes its product known. (Rare; ON CONFLICT is no danger here, these rows have no offsets.)
+        IF 'catalog.published' = ANY (type) THEN
+            INSERT INTO ledger_products (product, subject_key)
+            SELECT DISTINCT r.product, r.subject_key
+            FROM unnest(row_partition, product, subject_key, type) AS r(partition, product, subject_key, type)
+            WHERE r.type = 'catalog.published' AND r.partition = ANY (partitions)
+            ON CONFLICT ON CONSTRAINT ledger_products_pkey DO NOTHING;
+        END IF;
+    END IF;
+
+    clock := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+END;
+$$;
+COMMENT ON FUNCTION ledger_append IS
+    'The one way into the ledger: locks, checks each partition against the row it was built on, inserts what fits.';
