@@ -1,8 +1,8 @@
 //! The judgement: one question about one feature, answered from the state; check and consume share it.
 
-use crate::catalog::{Catalog, Opens, ResourceUse};
+use crate::catalog::{Allowance, Catalog, Opens, ResourceUse};
 use crate::event::{Closure, Outcome, Reason};
-use crate::standing::{Access, Allowance, Counting, Payer, Standing};
+use crate::standing::{Access, Counting, Payer, Standing};
 use crate::state::{Charge, EVIDENCE_MAX, Owner, State};
 use crate::time::Timestamp;
 
@@ -253,11 +253,7 @@ fn helps(
     let (Some(plan), Some(about)) = (catalog.plan(id), catalog.feature(feature)) else {
         return false;
     };
-    let offered = match catalog.limit(id, feature) {
-        _ if !about.metered => Allowance::Unlimited,
-        None => Allowance::NotInPlan,
-        Some(limit) => limit.limit.map_or(Allowance::Unlimited, Allowance::Units),
-    };
+    let offered = catalog.allowance(Some(id), feature);
     if offered == Allowance::NotInPlan {
         return false;
     }

@@ -1,7 +1,7 @@
 //! The rules of quota-ledger, and nothing else: no I/O, no clock, no randomness.
 //!
 //! In reading order: what there is ([`time`], [`position`], [`digest`], [`row`], [`event`], [`catalog`], [`command`]), what
-//! is known of a subject ([`state`], [`fold`]), and what follows from it ([`standing`], [`judge`], [`decide`]).
+//! is known of a subject ([`state`], [`fold`]), and what follows from it ([`standing`], [`judge`], [`decide`], [`render`]).
 
 pub mod catalog;
 pub mod command;
@@ -13,6 +13,7 @@ pub mod fold;
 pub mod judge;
 pub mod lane;
 pub mod position;
+pub mod render;
 pub mod row;
 pub mod standing;
 pub mod state;

@@ -3,24 +3,13 @@
 //! Decide, check and fold ask the same questions here, so that what was allowed is charged where it was judged. Nothing
 //! here waits for a timer: every end is judged against the instant that is asked about.
 
-use crate::catalog::{Catalog, Limit, Opens, Period, ResourceUse, Restart, Window};
+use crate::catalog::{Allowance, Catalog, Opens, Period, ResourceUse, Restart, Window};
 use crate::event::{Closure, Reason};
 use crate::state::{Charge, Counters, Grant, Owner, Resource, State, Tally};
 use crate::time::Timestamp;
 
 /// Where windows without a beginning start.
 pub const BEGINNING: Timestamp = Timestamp::from_micros(0);
-
-/// What a plan allows of a feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Allowance {
-    /// The feature is not in the plan.
-    NotInPlan,
-    /// So many units a window.
-    Units(i64),
-    /// Any number.
-    Unlimited,
-}
 
 /// A counter that could be charged, and what it may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,15 +166,7 @@ impl<'a> Standing<'a> {
             None => Owner::Free,
         };
         let limit = plan.and_then(|plan| self.catalog.limit(plan, feature));
-        let metered = self.catalog.feature(feature).is_none_or(|f| f.metered);
-        let allowance = match limit {
-            _ if !metered => Allowance::Unlimited,
-            None => Allowance::NotInPlan,
-            Some(Limit {
-                limit: Some(units), ..
-            }) => Allowance::Units(*units),
-            Some(Limit { limit: None, .. }) => Allowance::Unlimited,
-        };
+        let allowance = self.catalog.allowance(plan, feature);
         let window = limit.map_or(Window::Lifetime, |limit| limit.window);
         let (start, end) = self.window(window, &owner, grant);
         let resets_at = if allowance == Allowance::Unlimited {

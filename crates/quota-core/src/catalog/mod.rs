@@ -10,6 +10,17 @@ pub use validate::{Fault, compatible, schema};
 
 use crate::time::{DAY, Timestamp};
 
+/// What a plan allows of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// The feature is not in the plan.
+    NotInPlan,
+    /// So many units a window.
+    Units(i64),
+    /// Any number.
+    Unlimited,
+}
+
 /// A valid catalog, ready to judge by.
 #[derive(Clone, Debug)]
 pub struct Catalog {
@@ -92,6 +103,18 @@ impl Catalog {
     #[must_use]
     pub fn limit(&self, plan: &str, feature: &str) -> Option<&Limit> {
         self.model.plans.get(plan)?.limits.get(feature)
+    }
+
+    /// What a plan allows of a feature; what is not metered is unlimited everywhere, also where there is no plan.
+    #[must_use]
+    pub fn allowance(&self, plan: Option<&str>, feature: &str) -> Allowance {
+        if self.feature(feature).is_some_and(|f| !f.metered) {
+            return Allowance::Unlimited;
+        }
+        match plan.and_then(|plan| self.limit(plan, feature)) {
+            None => Allowance::NotInPlan,
+            Some(limit) => limit.limit.map_or(Allowance::Unlimited, Allowance::Units),
+        }
     }
 
     /// How long a plan goes on after its end, in microseconds.
