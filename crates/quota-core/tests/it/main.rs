@@ -1,0 +1,12 @@
+//! Tests of the core through its public face.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has done its duty"
+)]
+
+mod door;
+mod record;
