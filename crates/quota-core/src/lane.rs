@@ -67,7 +67,7 @@ pub struct Fence {
 #[derive(Clone, Debug, Default)]
 pub struct Proposal {
     /// Rows, ascending by partition and offset.
-    pub rows: Vec<Arc<Row>>,
+    pub rows: Vec<Row>,
     /// One fence for each partition that an answer rests on, ascending; some have no rows.
     pub fences: Vec<Fence>,
 }
@@ -210,7 +210,7 @@ impl Batch {
         });
         Proposal {
             fences: fences.collect(),
-            rows: self.rows.values().flatten().cloned().collect(),
+            rows: self.rows.values().flatten().map(|row| (**row).clone()).collect(),
         }
     }
 

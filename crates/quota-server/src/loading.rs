@@ -1,0 +1,131 @@
+//! Subjects' states from the ledger: the stored view, and the tail folded on top of it.
+
+use crate::shelf::Shelf;
+use quota_core::digest::SubjectKey;
+use quota_core::event::Event;
+use quota_core::fold::{fold_event, needs, needs_of_state};
+use quota_core::lane::WantedSubject;
+use quota_core::row::Row;
+use quota_core::state::{Kind, RowKey, State};
+use quota_postgres::{LoadRequest, Loaded, LoadedSubject, RowName, SubjectLookup};
+use std::sync::Arc;
+
+/// A subject's state as it was at a snapshot whose partition ended at `through`.
+pub struct LoadedState {
+    /// The subject's partition.
+    pub partition: u32,
+    /// The subject's key.
+    pub key: SubjectKey,
+    /// The last offset of the partition in that snapshot; -1 in an empty one.
+    pub through: i64,
+    /// The state.
+    pub state: State,
+}
+
+/// What folding the loaded tails came to.
+pub enum Folded {
+    /// The states, in the order asked.
+    States(Vec<LoadedState>),
+    /// Things that the tails are about are wanted too: load again with these.
+    More(Vec<WantedSubject>),
+}
+
+/// What to ask the ledger for: these subjects with the wanted things, or all of them.
+#[must_use]
+pub fn request(wanted: &[WantedSubject], all: bool) -> LoadRequest {
+    let subject = |wanted: &WantedSubject| SubjectLookup {
+        partition: wanted.partition,
+        subject_key: wanted.key,
+        rows: wanted.things.iter().map(|key| RowName { kind: key.kind.number(), id: key.id.clone() }).collect(),
+        all_rows: all,
+    };
+    LoadRequest { subjects: wanted.iter().map(subject).collect(), events: Vec::new() }
+}
+
+/// Folds what was loaded for `wanted`.
+///
+/// # Errors
+/// Stored bytes or events that this build cannot read, or an event whose catalog is not on the shelf.
+pub fn fold_loaded(wanted: &[WantedSubject], loaded: &mut Loaded, shelf: &Shelf) -> anyhow::Result<Folded> {
+    let mut states = Vec::with_capacity(wanted.len());
+    let mut more = Vec::new();
+    let subjects = std::mem::take(&mut loaded.subjects);
+    for (wanted, found) in wanted.iter().zip(subjects) {
+        let partition = loaded.partitions.iter().find(|found| found.partition == wanted.partition);
+        let through = partition.map_or(-1, |found| found.head.offset);
+        match fold_subject(wanted, found, shelf)? {
+            Ok(state) => {
+                states.push(LoadedState { partition: wanted.partition, key: wanted.key, through, state });
+            }
+            Err(missing) => more.push(WantedSubject { things: missing, ..wanted.clone() }),
+        }
+    }
+    Ok(if more.is_empty() { Folded::States(states) } else { Folded::More(more) })
+}
+
+fn fold_subject(
+    wanted: &WantedSubject,
+    found: LoadedSubject,
+    shelf: &Shelf,
+) -> anyhow::Result<Result<State, Vec<RowKey>>> {
+    let mut state = match &found.view {
+        Some(view) => State::from_stored(&view.state, &[])?,
+        None => State::default(),
+    };
+    for key in &wanted.things {
+        state.add_stored(key.clone(), None)?;
+    }
+    for row in found.rows {
+        let Some(kind) = Kind::from_number(row.kind) else {
+            anyhow::bail!("kind {} of a stored row is not known to this version", row.kind);
+        };
+        state.add_stored(RowKey { kind, id: row.id }, Some(&row.body))?;
+    }
+    for row in &found.tail {
+        let event = Event::decode(&row.event_type, row.type_version, &row.payload)?;
+        let mut needed = needs(&event);
+        needed.extend(needs_of_state(&state, &event));
+        let missing = state.missing(&needed);
+        if !missing.is_empty() {
+            let mut things = wanted.things.clone();
+            things.extend(missing);
+            return Ok(Err(things));
+        }
+        fold_row(&mut state, row, &event, shelf)?;
+    }
+    Ok(Ok(state))
+}
+
+/// Folds one row by the catalog that it was judged under.
+///
+/// # Errors
+/// That catalog is not on the shelf.
+pub fn fold_row(state: &mut State, row: &Row, event: &Event, shelf: &Shelf) -> anyhow::Result<Vec<RowKey>> {
+    let Some(catalog) = shelf.get(&row.product, row.catalog_version) else {
+        anyhow::bail!("catalog {} of {} is not known yet", row.catalog_version, row.product);
+    };
+    Ok(fold_event(state, &catalog, row, event))
+}
+
+/// Loads one subject's state through the pool.
+///
+/// # Errors
+/// The ledger cannot be read, or what is in it cannot.
+pub async fn load_one(
+    ledger: &quota_postgres::Ledger,
+    shelf: &Shelf,
+    mut wanted: WantedSubject,
+    all: bool,
+) -> anyhow::Result<(Arc<State>, i64)> {
+    loop {
+        let asked = [wanted.clone()];
+        let mut loaded = ledger.load(&request(&asked, all)).await?;
+        match fold_loaded(&asked, &mut loaded, shelf)? {
+            Folded::States(mut states) => {
+                let Some(loaded) = states.pop() else { anyhow::bail!("the subject was not loaded") };
+                return Ok((Arc::new(loaded.state), loaded.through));
+            }
+            Folded::More(mut more) => wanted = more.pop().unwrap_or(wanted),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A node: what all of its parts share.
+
+use crate::cache::SubjectCache;
+use crate::clock::DatabaseClock;
+use crate::shelf::Shelf;
+use crate::writer::Writer;
+use quota_core::lane::PartitionEnd;
+use quota_core::state::FOLD_VERSION;
+use quota_postgres::Ledger;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Connections for everything but the lane.
+const POOL_SIZE: u32 = 12;
+/// Subjects that are kept in memory; about 1 kB each.
+const CACHED_SUBJECTS: usize = 100_000;
+
+/// What the parts of a node share. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The subject cache, and the partitions' ends.
+    pub cache: Arc<SubjectCache>,
+    /// The catalogs.
+    pub shelf: Arc<Shelf>,
+    /// The database's clock.
+    pub clock: Arc<DatabaseClock>,
+    /// Rung after every commit of this node's lane.
+    pub committed: Arc<Notify>,
+    /// The door to the lane.
+    pub writer: Writer,
+}
+
+impl Node {
+    /// Opens the ledger and learns its catalogs and ends.
+    ///
+    /// # Errors
+    /// The database is down, not migrated, or holds what this version cannot read.
+    pub async fn open(database_url: &str) -> anyhow::Result<(Self, crate::writer::Queue)> {
+        let ledger = Ledger::connect(database_url, FOLD_VERSION, POOL_SIZE).await?;
+        let shelf = Arc::new(Shelf::default());
+        shelf.load(&ledger).await?;
+        let clock = Arc::new(DatabaseClock::default());
+        clock.set(ledger.clock().await?);
+        let ends = ends(&ledger).await?;
+        let cache = Arc::new(SubjectCache::new(ends, CACHED_SUBJECTS, clock.elapsed()));
+        let (writer, queue) = crate::writer::queue();
+        let committed = Arc::new(Notify::new());
+        Ok((Self { ledger, cache, shelf, clock, committed, writer }, queue))
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.ledger.info().partitions
+    }
+
+    /// The ledger's epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.ledger.info().epoch
+    }
+
+    /// What the lane works with.
+    #[must_use]
+    pub fn lane_context(&self) -> crate::writer::Context {
+        crate::writer::Context {
+            ledger: self.ledger.clone(),
+            cache: Arc::clone(&self.cache),
+            shelf: Arc::clone(&self.shelf),
+            clock: Arc::clone(&self.clock),
+            committed: Arc::clone(&self.committed),
+            epoch: self.epoch(),
+        }
+    }
+}
+
+/// Every partition's head, and the catalogs in force there.
+///
+/// Heads are read first: a catalog published between the two reads is then ahead of its partition's end, and the end's
+/// fence sends whoever builds on it back to read on.
+async fn ends(ledger: &Ledger) -> anyhow::Result<Vec<PartitionEnd>> {
+    let heads = ledger.heads().await?;
+    let mut ends: Vec<PartitionEnd> =
+        heads.into_iter().map(|head| PartitionEnd { head, versions: BTreeMap::new() }).collect();
+    for row in ledger.latest_catalogs().await? {
+        let index = usize::try_from(row.partition)?;
+        if let Some(end) = ends.get_mut(index)
+            && row.offset <= end.head.offset
+        {
+            end.versions.insert(row.product, row.catalog_version);
+        }
+    }
+    Ok(ends)
+}
