@@ -10,7 +10,7 @@ use crate::decide::{
     Draft, Light, Recorded, Told, Verdict, decide, keys_needed, notices, replay, things_needed,
     told,
 };
-use crate::digest::{EventKey, Hash, SubjectKey, subject_key};
+use crate::digest::{EventKey, Hash, SubjectKey};
 use crate::event::Event;
 use crate::fold::fold_event;
 use crate::position::Position;
@@ -210,7 +210,12 @@ impl Batch {
         });
         Proposal {
             fences: fences.collect(),
-            rows: self.rows.values().flatten().map(|row| (**row).clone()).collect(),
+            rows: self
+                .rows
+                .values()
+                .flatten()
+                .map(|row| (**row).clone())
+                .collect(),
         }
     }
 
@@ -487,50 +492,4 @@ fn refused_session(
         position,
         replayed: false,
     })
-}
-
-/// The rows that publish a catalog: one for each partition, after its head.
-#[must_use]
-pub fn publication(
-    product: &str,
-    version: u32,
-    text: &str,
-    ends: &[(u32, Head, Option<(i64, i64)>)],
-    now: Timestamp,
-) -> Vec<Row> {
-    let event = Event::CatalogPublished(crate::event::CatalogPublished {
-        version,
-        text: text.to_owned(),
-    });
-    let payload: Arc<[u8]> = event.encode().into();
-    let id: Arc<str> = format!("catalog-{version}").into();
-    let key = subject_key(product, "");
-    let source = crate::command::CATALOG_SOURCE;
-    let event_key = crate::digest::event_key(product, "", source, &id);
-    let product: Arc<str> = product.into();
-    let rows = ends.iter().map(|(partition, head, before)| {
-        let at = now.max(head.recorded_at);
-        let mut row = Row {
-            partition: *partition,
-            offset: head.offset + 1,
-            subject_key: key,
-            subject_seq: before.map_or(0, |(seq, _)| seq) + 1,
-            subject_prev: before.map(|(_, offset)| offset),
-            event_key,
-            product: Arc::clone(&product),
-            subject: "".into(),
-            source: source.into(),
-            id: Arc::clone(&id),
-            event_type: event.type_name().into(),
-            type_version: 1,
-            occurred_at: at,
-            recorded_at: at,
-            catalog_version: version,
-            payload: Arc::clone(&payload),
-            hash: [0; 32],
-        };
-        row.hash = row.expected_hash(&head.hash);
-        row
-    });
-    rows.collect()
 }

@@ -3,6 +3,7 @@
 //! In reading order: what there is ([`time`], [`position`], [`digest`], [`row`], [`event`], [`catalog`], [`command`]), what
 //! is known of a subject ([`state`], [`fold`]), and what follows from it ([`standing`], [`judge`], [`decide`], [`render`]).
 
+pub mod audit;
 pub mod catalog;
 pub mod command;
 pub mod decide;
@@ -14,6 +15,7 @@ pub mod fold;
 pub mod judge;
 pub mod lane;
 pub mod position;
+pub mod publication;
 pub mod record;
 pub mod render;
 pub mod row;

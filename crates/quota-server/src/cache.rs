@@ -10,6 +10,7 @@ use quota_core::fold;
 use quota_core::lane::PartitionEnd;
 use quota_core::row::{Head, Row};
 use quota_core::state::State;
+use quota_core::time::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The subject cache, and the partitions' ends.
@@ -74,6 +75,7 @@ impl SubjectCache {
             state: partition.states.get(key).cloned(),
             version: partition.end.versions.get(product).copied(),
             head: partition.end.head.offset,
+            recorded_at: partition.end.head.recorded_at,
             at_head: partition.at_head,
         })
     }
@@ -180,6 +182,8 @@ pub struct CheckView {
     pub version: Option<u32>,
     /// The offset of the partition's head; -1 before the first.
     pub head: i64,
+    /// That row's `recorded_at`: no answer is judged at an earlier time.
+    pub recorded_at: Timestamp,
     /// When the partition was last known to be at its head, by the node's steady clock, in microseconds.
     pub at_head: i64,
 }

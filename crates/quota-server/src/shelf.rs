@@ -7,10 +7,12 @@ use quota_postgres::Ledger;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
+type Versions = BTreeMap<u32, Arc<Catalog>>;
+
 /// The catalogs that this node knows. They are immutable, so nothing here is ever replaced.
 #[derive(Default)]
 pub struct Shelf {
-    products: RwLock<HashMap<Arc<str>, BTreeMap<u32, Arc<Catalog>>>>,
+    products: RwLock<HashMap<Arc<str>, Versions>>,
 }
 
 impl Shelf {

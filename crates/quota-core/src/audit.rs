@@ -1,0 +1,119 @@
+//! The auditor's rule for one partition: density, order, keys and the hash chain, row by row from the first.
+
+use crate::command::Address;
+use crate::digest::{Hash, SubjectKey, genesis, subject_key};
+use crate::position::Position;
+use crate::row::{Head, Row};
+use crate::time::Timestamp;
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// The first thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{position}: {what}")]
+pub struct Broken {
+    /// Where.
+    pub position: Position,
+    /// What is wrong there.
+    pub what: String,
+}
+
+/// A partition read from its first row on.
+pub struct Audit {
+    partition: u32,
+    partitions: u32,
+    head: Head,
+    subjects: BTreeMap<SubjectKey, (i64, i64)>,
+}
+
+impl Audit {
+    /// An audit that has read nothing yet.
+    #[must_use]
+    pub fn new(ledger_id: &[u8; 16], partition: u32, partitions: u32) -> Self {
+        let hash: Hash = genesis(ledger_id, partition);
+        let head = Head {
+            offset: -1,
+            hash,
+            recorded_at: Timestamp::MIN,
+        };
+        Self {
+            partition,
+            partitions,
+            head,
+            subjects: BTreeMap::new(),
+        }
+    }
+
+    /// The last row that was read and is right.
+    #[must_use]
+    pub const fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Reads the next row.
+    ///
+    /// # Errors
+    /// What is wrong with it; the audit then stands before it still.
+    pub fn read(&mut self, row: &Row) -> Result<(), Broken> {
+        let expected = self.head.offset + 1;
+        let position = Position::new(self.partition, expected.min(row.offset));
+        let (seq, before) = self
+            .subjects
+            .get(&row.subject_key)
+            .map_or((0, None), |(seq, at)| (*seq, Some(*at)));
+        match self.fault(row, expected, seq, before) {
+            Some(what) => Err(Broken { position, what }),
+            None => {
+                self.subjects
+                    .insert(row.subject_key, (row.subject_seq, row.offset));
+                self.head = Head {
+                    offset: row.offset,
+                    hash: row.hash,
+                    recorded_at: row.recorded_at,
+                };
+                Ok(())
+            }
+        }
+    }
+
+    fn fault(&self, row: &Row, expected: i64, seq: i64, before: Option<i64>) -> Option<String> {
+        if row.partition != self.partition {
+            return Some(format!(
+                "the row says that it is of partition {}",
+                row.partition
+            ));
+        }
+        if row.offset != expected {
+            return Some(format!(
+                "offset {expected} is missing; the next row is {}",
+                row.offset
+            ));
+        }
+        if row.hash != row.expected_hash(&self.head.hash) {
+            return Some("the hash does not follow from the row and the one before it".to_owned());
+        }
+        if row.recorded_at < self.head.recorded_at {
+            return Some("recorded_at goes back".to_owned());
+        }
+        if row.subject_seq != seq + 1 || row.subject_prev != before {
+            return Some(format!(
+                "the subject's sequence breaks: {} follows {seq}",
+                row.subject_seq
+            ));
+        }
+        let address = Address::new(&row.product, &row.subject, self.partitions);
+        let key = subject_key(&row.product, &row.subject);
+        if row.subject_key != key || row.event_key != address.event_key(&row.source, &row.id) {
+            return Some(
+                "the keys are not the digests of product, subject, source and id".to_owned(),
+            );
+        }
+        if !row.subject.is_empty() && address.partition != row.partition {
+            return Some(format!(
+                "the subject belongs to partition {}",
+                address.partition
+            ));
+        }
+        None
+    }
+}
