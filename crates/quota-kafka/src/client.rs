@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::BrokerError;
@@ -17,25 +18,24 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(10);
 pub struct Settings {
     brokers: String,
     client_id: String,
-    fetch_wait: Duration,
+    embedded: bool,
 }
 
 impl Settings {
     /// Settings for a real cluster: `brokers` is `host:port[,host:port]`, `client_id` is what the
     /// broker's logs and metrics call this node.
     pub fn new(brokers: impl Into<String>, client_id: impl Into<String>) -> Self {
-        let fetch_wait = Duration::from_millis(500);
         Self {
             brokers: brokers.into(),
             client_id: client_id.into(),
-            fetch_wait,
+            embedded: false,
         }
     }
 
-    /// How long the broker may hold a fetch that finds nothing. A real broker answers as soon as
-    /// there is a record; the embedded one sleeps through the whole time.
-    pub(crate) fn with_fetch_wait(mut self, fetch_wait: Duration) -> Self {
-        self.fetch_wait = fetch_wait;
+    /// The same for a client of [`crate::EmbeddedBroker`], which waits through whatever it is
+    /// told to wait at most, where a real broker answers as soon as it can.
+    pub(crate) fn embedded(mut self) -> Self {
+        self.embedded = true;
         self
     }
 
@@ -62,6 +62,8 @@ impl Settings {
             .set("socket.nagle.disable", "true")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
+            // How long a topic may be unknown to a broker before it counts as missing.
+            .set("topic.metadata.propagation.max.ms", "10000")
             .set("log.connection.close", "false")
             .set_log_level(RDKafkaLogLevel::Warning);
         config
@@ -69,12 +71,20 @@ impl Settings {
 
     /// What the two kinds of readers and `tails` have in common.
     pub(crate) fn consumer_config(&self, group: &str) -> ClientConfig {
+        let (fetch_wait, session) = if self.embedded {
+            ("10", "3000")
+        } else {
+            ("500", "10000")
+        };
         let mut config = self.client_config();
         config
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("fetch.wait.max.ms", self.fetch_wait.as_millis().to_string())
+            // A member that died is missed after this long; one that closes says so.
+            .set("session.timeout.ms", session)
+            .set("heartbeat.interval.ms", "1000")
+            .set("fetch.wait.max.ms", fetch_wait)
             .set("fetch.error.backoff.ms", "100")
             // How long a fetch rests after the local queue was full; the default is a second.
             .set("fetch.queue.backoff.ms", "10")
@@ -152,8 +162,35 @@ impl Link {
     }
 }
 
+/// The library's code of an error, which rdkafka's own method leaves out for the admin client.
+pub(crate) fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => error.rdkafka_error_code(),
+    }
+}
+
+/// The context of clients that live for one call, whose caller gets their errors.
+pub(crate) struct Brief;
+
+impl ClientContext for Brief {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        forward_log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka");
+    }
+}
+
+impl ConsumerContext for Brief {}
+
 /// Hands a log line of librdkafka on to tracing.
 pub(crate) fn forward_log(level: RDKafkaLogLevel, facility: &str, line: &str) {
+    // That one is set which the library calls experimental is known, and said at every start.
+    if facility == "CONFWARN" {
+        return tracing::debug!(target: "librdkafka", facility, "{line}");
+    }
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert

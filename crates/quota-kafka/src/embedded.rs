@@ -2,7 +2,6 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use rdkafka::error::KafkaResult;
 use rdkafka::mocking::MockCluster;
@@ -14,8 +13,6 @@ use crate::topic::TopicSpec;
 
 /// The only broker's id in the cluster.
 const BROKER: i32 = 1;
-/// Its fetches sleep this long when there is nothing new.
-const FETCH_WAIT: Duration = Duration::from_millis(10);
 
 /// librdkafka's mock cluster: one broker on a local port, for `dev` and for tests.
 ///
@@ -72,7 +69,7 @@ impl EmbeddedBroker {
 
     /// Settings for a client of this broker.
     pub fn settings(&self, client_id: impl Into<String>) -> Settings {
-        Settings::new(&self.brokers, client_id).with_fetch_wait(FETCH_WAIT)
+        Settings::new(&self.brokers, client_id).embedded()
     }
 
     /// Creates a topic; retention is not this broker's to choose.

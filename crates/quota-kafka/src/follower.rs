@@ -9,8 +9,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::buffer::{Shared, TakeUp};
 use crate::client::{Link, Settings, check_topic_name};
-use crate::consumer::{self, Context, Shared, TakeUp};
+use crate::consumer::{self, Context};
 use crate::error::{BrokerError, FollowError};
 use crate::record::Record;
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::buffer::{Shared, TakeUp};
 use crate::client::{CALL_LIMIT, Link, Settings, check_topic_name};
-use crate::consumer::{self, Context, Shared, TakeUp};
+use crate::consumer::{self, Context};
 use crate::error::{BrokerError, GroupError};
 use crate::record::Record;
 
@@ -51,6 +52,8 @@ pub struct GroupMember {
     shared: Arc<Shared>,
     consumer: Weak<BaseConsumer<Context>>,
     ended: oneshot::Receiver<()>,
+    /// Held by the commit in progress, so that an outage does not pile up blocked threads.
+    committing: Arc<Semaphore>,
 }
 
 impl GroupMember {
@@ -72,18 +75,18 @@ impl GroupMember {
         config
             .set("partition.assignment.strategy", "range")
             .set("auto.offset.reset", reset)
-            .set("heartbeat.interval.ms", "2000")
-            .set("session.timeout.ms", "10000")
             // Also how long a rebalance waits for a member that does not poll; the thread does.
             .set("max.poll.interval.ms", "60000");
         let shared = Shared::new(Link::new(settings, "group member"), take_up);
         shared.subscribe(options.topics.clone());
         let (consumer, ended) =
             consumer::spawn(&config, &shared, |_| Ok(())).map_err(GroupError::Open)?;
+        let committing = Arc::new(Semaphore::new(1));
         Ok(Self {
             shared,
             consumer: Arc::downgrade(&consumer),
             ended,
+            committing,
         })
     }
 
@@ -103,7 +106,9 @@ impl GroupMember {
             .map_err(GroupError::Stopped)
     }
 
-    /// The partitions that this member has now, sorted. It can change at any time.
+    /// The partitions that this member has now, sorted. It can change at any time, and is empty
+    /// for a moment in each rebalance. While the group cannot be reached it stays what it was,
+    /// though others may have got these partitions meanwhile.
     pub fn assignment(&self) -> Vec<(Arc<str>, i32)> {
         self.shared.assignment()
     }
@@ -136,7 +141,16 @@ impl GroupMember {
         }
         let consumer = self.consumer.upgrade();
         let consumer = consumer.ok_or_else(|| GroupError::Stopped(BrokerError::new("it ended")))?;
-        let committing = spawn_blocking(move || consumer.commit(&list, CommitMode::Sync));
+        let turn = self.committing.clone();
+        let committing = async move {
+            let turn = turn.acquire_owned().await;
+            spawn_blocking(move || {
+                let outcome = consumer.commit(&list, CommitMode::Sync);
+                drop(turn);
+                outcome
+            })
+            .await
+        };
         match timeout(CALL_LIMIT, committing).await {
             Ok(Ok(outcome)) => outcome.map_err(|error| GroupError::Commit(error.into())),
             Ok(Err(died)) => Err(GroupError::Commit(BrokerError::new(died.to_string()))),

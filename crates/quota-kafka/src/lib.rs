@@ -16,6 +16,7 @@
 //! The program must be built with unwinding panics (the default): rdkafka panics on a header
 //! name that is not UTF-8, which any producer can send, and this crate catches that.
 
+mod buffer;
 mod client;
 mod consumer;
 mod embedded;
@@ -24,6 +25,7 @@ mod follower;
 mod group;
 mod publisher;
 mod record;
+mod tails;
 pub mod topic;
 
 pub use client::Settings;

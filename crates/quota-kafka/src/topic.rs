@@ -1,18 +1,16 @@
-//! Topics: creating them, checking them, and the last record of each partition.
+//! Topics: creating and checking them.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
 
-use crate::client::{CALL_LIMIT, Settings, check_topic_name};
+use crate::client::{Brief, CALL_LIMIT, Settings, check_topic_name, code_of};
 use crate::error::{BrokerError, TopicError};
-use crate::record::Record;
+
+pub use crate::tails::tails;
 
 /// A topic as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,24 +50,39 @@ impl TopicSpec {
 /// [`TopicError::PartitionCount`] for a topic of another size, [`TopicError::Missing`] where one
 /// is absent and may not be created, [`TopicError::Timeout`] after about 20 seconds.
 pub async fn ensure(settings: &Settings, topics: &[TopicSpec]) -> Result<(), TopicError> {
-    let refused = create(settings, topics).await?;
-    let config = settings.consumer_config(&format!("{}-admin", settings.client_id()));
-    let topics = topics.to_vec();
+    let admin: AdminClient<Brief> = settings
+        .client_config()
+        .create_with_context(Brief)
+        .map_err(broker("making a client"))?;
+    let refused = create(&admin, topics).await?;
+    let (config, specs) = (settings.client_config(), topics.to_vec());
     let checked = spawn_blocking(move || {
-        let consumer: BaseConsumer = config.create().map_err(broker("making a client"))?;
+        let consumer = config
+            .create_with_context(Brief)
+            .map_err(broker("making a client"))?;
         let deadline = Instant::now() + CALL_LIMIT;
-        for topic in &topics {
+        for topic in &specs {
             let reason = refused.iter().find(|(name, _)| *name == topic.name);
             check(&consumer, topic, reason.map(|(_, reason)| reason), deadline)?;
         }
         Ok(())
     });
-    finished(checked.await)
+    finished(checked.await)?;
+    warn_of_retention(&admin, topics).await;
+    // Its destructor joins a thread.
+    spawn_blocking(move || drop(admin));
+    Ok(())
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(CALL_LIMIT))
+        .operation_timeout(Some(CALL_LIMIT))
 }
 
 /// Tries to create all of them; the answer lists those that the broker refused, and why.
 async fn create(
-    settings: &Settings,
+    admin: &AdminClient<Brief>,
     topics: &[TopicSpec],
 ) -> Result<Vec<(String, BrokerError)>, TopicError> {
     let mut wanted = Vec::with_capacity(topics.len());
@@ -86,16 +99,10 @@ async fn create(
             new
         });
     }
-    let admin: AdminClient<DefaultClientContext> = settings
-        .client_config()
-        .create()
-        .map_err(broker("making a client"))?;
-    let options = AdminOptions::new()
-        .request_timeout(Some(CALL_LIMIT))
-        .operation_timeout(Some(CALL_LIMIT));
-    let outcome = admin.create_topics(&wanted, &options).await;
-    // Its destructor joins a thread.
-    spawn_blocking(move || drop(admin));
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let outcome = admin.create_topics(&wanted, &options()).await;
     let results = outcome.map_err(broker("creating topics"))?;
     let refused = results.into_iter().filter_map(|result| match result {
         Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => None,
@@ -104,9 +111,41 @@ async fn create(
     Ok(refused.collect())
 }
 
+/// Says so where a topic that should be kept for ever is not. How long is the operator's choice,
+/// but hardly this one's on purpose.
+async fn warn_of_retention(admin: &AdminClient<Brief>, topics: &[TopicSpec]) {
+    let kept = topics.iter().filter(|topic| topic.retention_forever);
+    let kept: Vec<_> = kept
+        .map(|topic| ResourceSpecifier::Topic(&topic.name))
+        .collect();
+    if kept.is_empty() {
+        return;
+    }
+    // Who may not read a topic's settings goes without the warning.
+    let found = admin
+        .describe_configs(&kept, &options())
+        .await
+        .unwrap_or_default();
+    for resource in found.into_iter().flatten() {
+        for (name, wanted) in [("retention.ms", "-1"), ("cleanup.policy", "delete")] {
+            let value = resource.get(name).and_then(|entry| entry.value.as_deref());
+            if value.is_some_and(|value| value != wanted) {
+                let topic = &resource.specifier;
+                tracing::warn!(
+                    ?topic,
+                    name,
+                    value,
+                    wanted,
+                    "a kafka topic does not keep all"
+                );
+            }
+        }
+    }
+}
+
 /// Waits until the topic is known with a leader for each partition, and compares its size.
 fn check(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Brief>,
     topic: &TopicSpec,
     refused: Option<&BrokerError>,
     deadline: Instant,
@@ -137,7 +176,7 @@ fn check(
 
 /// The topic's number of partitions; `None` if it does not exist, 0 while one has no leader.
 fn partitions_with_leader(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Brief>,
     topic: &str,
     limit: Duration,
 ) -> Result<Option<i32>, TopicError> {
@@ -162,171 +201,7 @@ fn partitions_with_leader(
     ))
 }
 
-/// The last record of each of the partitions `0..partitions`, `None` where there is none.
-///
-/// Records of aborted transactions and control records are stepped over.
-///
-/// # Errors
-/// [`TopicError::Missing`] where topic or partition does not exist, [`TopicError::Timeout`]
-/// after 10 seconds.
-pub async fn tails(
-    settings: &Settings,
-    topic: &str,
-    partitions: i32,
-) -> Result<Vec<Option<Record>>, TopicError> {
-    check_topic_name(topic).map_err(|source| TopicError::Broker {
-        doing: "reading tails",
-        source,
-    })?;
-    let mut config = settings.consumer_config(&format!("{}-tails", settings.client_id()));
-    config
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest")
-        .set("queued.min.messages", "1000")
-        .set("fetch.wait.max.ms", "10");
-    let topic: Arc<str> = topic.into();
-    let read = spawn_blocking(move || {
-        let consumer: BaseConsumer = config.create().map_err(broker("making a client"))?;
-        let tails = Tails {
-            consumer: &consumer,
-            topic,
-            deadline: Instant::now() + CALL_LIMIT,
-        };
-        let outcome = tails.read(partitions);
-        // Its destructor waits for the library's threads.
-        std::thread::spawn(move || drop(consumer));
-        outcome
-    });
-    finished(read.await)
-}
-
-/// One reading of tails.
-struct Tails<'a> {
-    consumer: &'a BaseConsumer,
-    topic: Arc<str>,
-    deadline: Instant,
-}
-
-/// How far a partition's tail has been searched.
-struct Search {
-    partition: i32,
-    low: i64,
-    /// Everything from here on has been read.
-    from: i64,
-    /// How far to step back next.
-    step: i64,
-    found: Option<Record>,
-    at_end: bool,
-}
-
-impl Tails<'_> {
-    fn read(&self, partitions: i32) -> Result<Vec<Option<Record>>, TopicError> {
-        let lows = self.bounds(partitions, Offset::Beginning)?;
-        let highs = self.bounds(partitions, Offset::End)?;
-        let mut searches: Vec<Search> = (0..partitions)
-            .zip(lows.into_iter().zip(highs))
-            .map(|(partition, (low, high))| Search {
-                partition,
-                low,
-                from: high,
-                step: 1,
-                found: None,
-                at_end: false,
-            })
-            .collect();
-        loop {
-            let mut open: Vec<&mut Search> = searches
-                .iter_mut()
-                .filter(|search| search.found.is_none() && search.from > search.low)
-                .collect();
-            if open.is_empty() {
-                return Ok(searches.into_iter().map(|search| search.found).collect());
-            }
-            self.step_back(&mut open)?;
-        }
-    }
-
-    /// First or next offsets of all partitions, in one request.
-    fn bounds(&self, partitions: i32, which: Offset) -> Result<Vec<i64>, TopicError> {
-        let mut list = TopicPartitionList::with_capacity(partitions.max(0) as usize);
-        for partition in 0..partitions {
-            list.add_partition_offset(&self.topic, partition, which)
-                .map_err(broker("reading tails"))?;
-        }
-        let left = left_until(self.deadline, "reading tails")?;
-        let list = self
-            .consumer
-            .offsets_for_times(list, left)
-            .map_err(|error| self.told(&error))?;
-        let mut offsets = Vec::with_capacity(list.count());
-        for element in list.elements() {
-            element.error().map_err(|error| self.told(&error))?;
-            offsets.push((
-                element.partition(),
-                element.offset().to_raw().unwrap_or(0).max(0),
-            ));
-        }
-        offsets.sort_unstable();
-        Ok(offsets.into_iter().map(|(_, offset)| offset).collect())
-    }
-
-    /// Reads each open partition from a little further back up to its end.
-    fn step_back(&self, open: &mut [&mut Search]) -> Result<(), TopicError> {
-        let mut list = TopicPartitionList::with_capacity(open.len());
-        for search in open.iter_mut() {
-            search.from = (search.from - search.step).max(search.low);
-            search.step = (search.step * 8).min(10_000);
-            search.at_end = false;
-            list.add_partition_offset(&self.topic, search.partition, Offset::Offset(search.from))
-                .map_err(broker("reading tails"))?;
-        }
-        self.consumer
-            .assign(&list)
-            .map_err(broker("reading tails"))?;
-        while open.iter().any(|search| !search.at_end) {
-            let left = left_until(self.deadline, "reading tails")?;
-            match self.consumer.poll(left.min(Duration::from_millis(100))) {
-                None => {}
-                Some(Ok(message)) => {
-                    let record = Record::read(self.topic.clone(), &message);
-                    if let Some(search) = of_partition(open, record.partition) {
-                        search.found = Some(record);
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if let Some(search) = of_partition(open, partition) {
-                        search.at_end = true;
-                    }
-                }
-                // The library retries by itself; the deadline bounds it.
-                Some(Err(error)) => tracing::debug!(%error, topic = %self.topic, "reading tails"),
-            }
-        }
-        Ok(())
-    }
-
-    fn told(&self, error: &KafkaError) -> TopicError {
-        match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition,
-            ) => TopicError::Missing {
-                topic: self.topic.to_string(),
-                reason: error.clone().into(),
-            },
-            _ => broker("reading tails")(error.clone()),
-        }
-    }
-}
-
-fn of_partition<'a>(open: &'a mut [&mut Search], partition: i32) -> Option<&'a mut Search> {
-    open.iter_mut()
-        .find(|search| search.partition == partition)
-        .map(|search| &mut **search)
-}
-
-fn left_until(deadline: Instant, doing: &'static str) -> Result<Duration, TopicError> {
+pub(crate) fn left_until(deadline: Instant, doing: &'static str) -> Result<Duration, TopicError> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         Err(TopicError::Timeout { doing })
@@ -335,8 +210,8 @@ fn left_until(deadline: Instant, doing: &'static str) -> Result<Duration, TopicE
     }
 }
 
-fn broker(doing: &'static str) -> impl Fn(KafkaError) -> TopicError {
-    move |error| match error.rdkafka_error_code() {
+pub(crate) fn broker(doing: &'static str) -> impl Fn(KafkaError) -> TopicError {
+    move |error| match code_of(&error) {
         Some(
             RDKafkaErrorCode::OperationTimedOut
             | RDKafkaErrorCode::RequestTimedOut
@@ -351,7 +226,7 @@ fn broker(doing: &'static str) -> impl Fn(KafkaError) -> TopicError {
 }
 
 /// The outcome of a blocking task, a panic of which is an error like any other.
-fn finished<T>(
+pub(crate) fn finished<T>(
     joined: Result<Result<T, TopicError>, tokio::task::JoinError>,
 ) -> Result<T, TopicError> {
     joined.unwrap_or_else(|error| {
