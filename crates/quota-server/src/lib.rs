@@ -1,11 +1,22 @@
-//! quota-server.
+//! The service: HTTP in front, thin loops against Postgres and Kafka behind, and the command line around both.
+//!
+//! Reading order: [`cli`] is what the binary does, [`api`] what clients see, [`service`] what stands behind it.
+
 pub mod answering;
+pub mod api;
+pub mod auth;
 pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod embedded;
 pub mod loading;
 pub mod node;
 pub mod publishing;
 pub mod replaying;
+pub mod service;
 pub mod shelf;
+pub mod shutdown;
+pub mod telemetry;
 pub mod verifying;
 pub mod writer;

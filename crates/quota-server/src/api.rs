@@ -1,0 +1,145 @@
+//! The HTTP API: its routes, and what all calls share.
+
+mod adjustments;
+mod batch;
+mod call;
+mod catalog;
+mod check;
+mod connection;
+mod consume;
+mod decision;
+mod docs;
+mod events;
+mod health;
+mod holds;
+mod problem;
+mod subjects;
+mod wire;
+
+pub use connection::Server;
+pub use problem::Problem;
+
+use crate::auth::Keys;
+use crate::service::Service;
+use crate::telemetry::{Meter, Metrics};
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodFilter, on};
+use call::{Call, Outcome};
+use serde::Serialize;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What all calls share.
+pub struct App {
+    /// The ledger.
+    pub service: Arc<Service>,
+    /// The keys in force.
+    pub keys: Arc<Keys>,
+    /// What is measured.
+    pub metrics: Metrics,
+    /// Answer probes and metrics to every address, not to loopback alone.
+    pub open_probes: bool,
+    draining: AtomicBool,
+}
+
+/// The same, for many calls at once.
+pub type Shared = Arc<App>;
+
+/// The address that a call came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+impl App {
+    /// What all calls share.
+    #[must_use]
+    pub fn new(service: Arc<Service>, keys: Arc<Keys>, metrics: Metrics, open_probes: bool) -> Shared {
+        Arc::new(Self { service, keys, metrics, open_probes, draining: AtomicBool::new(false) })
+    }
+
+    /// From now on, answers say that this node is stopping.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this node is stopping.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Every route.
+pub fn router(app: Shared) -> Router {
+    const GET: MethodFilter = MethodFilter::GET;
+    const POST: MethodFilter = MethodFilter::POST;
+    const PUT: MethodFilter = MethodFilter::PUT;
+    let routes = Routes { router: Router::new(), metrics: app.metrics.clone() };
+    let routes = routes
+        .on(POST, "/v1/products/{product}/subjects/{subject}/consume", consume::consume)
+        .on(GET, "/v1/products/{product}/subjects/{subject}/check", check::check)
+        .on(GET, "/v1/products/{product}/subjects/{subject}/entitlements", subjects::entitlements)
+        .on(GET, "/v1/products/{product}/subjects/{subject}/ledger", subjects::ledger)
+        .on(POST, "/v1/products/{product}/subjects/{subject}/holds/{hold}/confirm", holds::confirm)
+        .on(POST, "/v1/products/{product}/subjects/{subject}/holds/{hold}/release", holds::release)
+        .on(POST, "/v1/products/{product}/subjects/{subject}/adjustments", adjustments::adjust)
+        .on(POST, "/v1/products/{product}/events", events::publish)
+        .on(POST, "/v1/products/{product}/consume", consume::consume_batch)
+        .on(POST, "/v1/products/{product}/check", check::check_batch)
+        .on(GET, "/v1/products/{product}/catalog", catalog::get)
+        .on(PUT, "/v1/products/{product}/catalog", catalog::put)
+        .on(GET, "/healthz", health::live)
+        .on(GET, "/readyz", health::ready)
+        .on(GET, "/metrics", health::metrics)
+        .on(GET, "/openapi.json", docs::openapi)
+        .on(GET, "/docs", docs::redirect)
+        .on(GET, "/docs/", docs::page)
+        .on(GET, "/docs/{file}", docs::page);
+    routes.router.fallback(problem::no_route).method_not_allowed_fallback(problem::no_method).with_state(app)
+}
+
+/// Routes that are being put together.
+struct Routes {
+    router: Router<Shared>,
+    metrics: Metrics,
+}
+
+impl Routes {
+    /// Adds a route, whose calls are counted and timed.
+    fn on<F, Answer>(self, method: MethodFilter, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(Call) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Outcome> + Send + 'static,
+    {
+        let meter: Arc<Meter> = self.metrics.meter(path);
+        let metered = move |call: Call| {
+            let meter = meter.clone();
+            async move {
+                let started = Instant::now();
+                let response = handler(call).await.into_response();
+                meter.record(started.elapsed(), response.status());
+                response
+            }
+        };
+        Self { router: self.router.route(path, on(method, metered)), metrics: self.metrics }
+    }
+}
+
+/// An answer in JSON.
+fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    // Our own structs always encode; an empty body would be seen by every client.
+    json_bytes(status, serde_json::to_vec(body).unwrap_or_default())
+}
+
+/// An answer that is JSON already.
+fn json_bytes(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,162 @@
+//! Who calls, and what they may do: keys of services now, tokens of users beside them.
+
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use subtle::ConstantTimeEq as _;
+
+/// What a key may be used for. `admin` implies none of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Tell facts.
+    Publish,
+    /// Use, hold, confirm and release.
+    Consume,
+    /// Ask.
+    Check,
+    /// Read the ledger and the catalog.
+    Read,
+    /// Publish catalogs, grant adjustments.
+    Admin,
+    /// Name the user on forward-auth.
+    Gateway,
+}
+
+impl Scope {
+    /// Every scope, in the order that they are listed in.
+    pub const ALL: [Self; 6] = [Self::Publish, Self::Consume, Self::Check, Self::Read, Self::Admin, Self::Gateway];
+
+    /// The word on the command line and in the database.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Consume => "consume",
+            Self::Check => "check",
+            Self::Read => "read",
+            Self::Admin => "admin",
+            Self::Gateway => "gateway",
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A set of scopes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// The scopes of these words.
+    ///
+    /// # Errors
+    /// The first word that is no scope.
+    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut scopes = Self::default();
+        for word in words {
+            let scope = Scope::ALL.into_iter().find(|scope| scope.word() == word);
+            scopes.0 |= scope.ok_or_else(|| word.to_owned())?.bit();
+        }
+        Ok(scopes)
+    }
+
+    /// Whether a scope is among them.
+    #[must_use]
+    pub const fn holds(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+
+    /// Their words.
+    #[must_use]
+    pub fn words(self) -> Vec<&'static str> {
+        Scope::ALL.into_iter().filter(|scope| self.holds(*scope)).map(Scope::word).collect()
+    }
+}
+
+/// What a key opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The key's id.
+    pub id: String,
+    /// The product; none for all of them.
+    pub product: Option<String>,
+    /// What for.
+    pub scopes: Scopes,
+}
+
+impl Grant {
+    /// Whether it is good for a product at all.
+    #[must_use]
+    pub fn opens(&self, product: &str) -> bool {
+        self.product.as_deref().is_none_or(|own| own == product)
+    }
+}
+
+/// A fresh key: what its owner keeps, and what we keep.
+pub struct FreshKey {
+    /// The key itself, shown once.
+    pub key: String,
+    /// Its digest.
+    pub hash: [u8; 32],
+}
+
+impl FreshKey {
+    /// A key that nobody has had before.
+    #[must_use]
+    pub fn new() -> Self {
+        let key = format!("ql_{}", hex::encode(rand::random::<[u8; 24]>()));
+        let hash = digest(&key);
+        Self { key, hash }
+    }
+}
+
+impl Default for FreshKey {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for FreshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FreshKey")
+    }
+}
+
+/// The digest that a key is stored and found by.
+#[must_use]
+pub fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+/// The keys in force, read anew every few seconds.
+///
+/// A key is looked up by its digest, so neither the look-up's time nor a dump of this map tells a key.
+#[derive(Debug, Default)]
+pub struct Keys(RwLock<Arc<HashMap<[u8; 32], Arc<Grant>>>>);
+
+impl Keys {
+    /// Puts these keys in force, by their digests, and no other.
+    pub fn replace(&self, keys: impl IntoIterator<Item = ([u8; 32], Grant)>) {
+        let keys = keys.into_iter().map(|(digest, grant)| (digest, Arc::new(grant))).collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    /// What a key opens.
+    #[must_use]
+    pub fn find(&self, key: &str) -> Option<Arc<Grant>> {
+        let presented = digest(key);
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (stored, grant) = keys.get_key_value(&presented)?;
+        bool::from(stored.ct_eq(&presented)).then(|| grant.clone())
+    }
+}
+
+/// Whoever calls.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A service, by its key.
+    Service(Arc<Grant>),
+}

@@ -1,0 +1,89 @@
+//! The command line. Data goes to stdout, everything else to stderr; exit code 0 is good, 1 says that the answer is
+//! no, 2 that it could not run.
+
+mod catalog;
+mod dev;
+mod key;
+mod migrate;
+mod ready;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// An event-sourced quota ledger: may this user do this now? This user did this.
+///
+/// Start with `quota-ledger dev`: everything in one process tree, kept in .quota-ledger/.
+#[derive(Parser)]
+#[command(name = "quota-ledger", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything here: PostgreSQL, Kafka and the service, for trying and developing
+    Dev(dev::Dev),
+    /// Run the service on a PostgreSQL and a Kafka of yours
+    Serve(serve::Serve),
+    /// Bring the database to this version
+    Migrate(migrate::Migrate),
+    /// Make, list and revoke the keys of services
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Publish a product's plans and limits
+    #[command(subcommand)]
+    Catalog(catalog::Catalog),
+}
+
+/// What came of a command that could run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Good.
+    Yes,
+    /// The answer is no; stderr says why.
+    No,
+}
+
+/// Runs the command line.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match carry_out(cli.command) {
+        Ok(Verdict::Yes) => ExitCode::SUCCESS,
+        Ok(Verdict::No) => ExitCode::from(1),
+        Err(error) => {
+            say(&format!("quota-ledger: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<Verdict> {
+    crate::telemetry::log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Dev(dev) => dev.run().await,
+            Command::Serve(serve) => serve.run().await,
+            Command::Migrate(migrate) => migrate.run().await,
+            Command::Key(key) => key.run().await,
+            Command::Catalog(catalog) => catalog.run().await,
+        }
+    })
+}
+
+/// A line of data, on stdout.
+fn print(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// A line for people, on stderr.
+fn say(line: &str) {
+    // Nobody may be there to read it.
+    writeln!(std::io::stderr().lock(), "{line}").unwrap_or_default();
+}

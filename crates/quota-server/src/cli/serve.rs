@@ -1,0 +1,89 @@
+//! `quota-ledger serve`: the service on a database and a Kafka that are there.
+
+use super::{Verdict, ready, say};
+use crate::api::{App, Server};
+use crate::auth::Keys;
+use crate::config::{Checkpoints, Database, Kafka, Listening, Roles, ServiceSettings};
+use crate::service::Service;
+use crate::shutdown;
+use crate::telemetry::Metrics;
+use clap::Args;
+use serde_json::json;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Run the service on a PostgreSQL and a Kafka of yours.
+///
+/// SIGTERM drains it: no request that got in is dropped.
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    database: Database,
+    /// Kafka's bootstrap brokers, for example kafka-1:9092,kafka-2:9092
+    #[arg(long, env = "KAFKA_BROKERS", value_name = "BROKERS")]
+    kafka_brokers: String,
+    #[command(flatten)]
+    roles: Roles,
+    #[command(flatten)]
+    listening: Listening,
+    #[command(flatten)]
+    checkpoints: Checkpoints,
+}
+
+impl Serve {
+    /// Serves until it is told to stop.
+    pub async fn run(self) -> anyhow::Result<Verdict> {
+        let stop = shutdown::on_signal()?;
+        let settings = ServiceSettings {
+            database_url: self.database.database_url,
+            kafka: Kafka::Cluster(self.kafka_brokers),
+            roles: self.roles.set(),
+            checkpoint_interval: self.checkpoints.interval(),
+            checkpoint_file: self.checkpoints.checkpoint_file,
+        };
+        let node = Node::start(settings, &self.listening).await?;
+        let url = node.url();
+        if let Some(file) = &self.listening.ready_file {
+            ready::write(file, &json!({"url": url, "pid": std::process::id()}))?;
+        }
+        say(&format!("quota-ledger serves on {url}"));
+        node.run(stop).await;
+        Ok(Verdict::Yes)
+    }
+}
+
+/// A service with its HTTP side.
+pub struct Node {
+    service: Arc<Service>,
+    app: Arc<App>,
+    server: Server,
+}
+
+impl Node {
+    /// Starts a service, listening but not answering yet.
+    pub async fn start(settings: ServiceSettings, listening: &Listening) -> anyhow::Result<Self> {
+        // The address first: where it is taken, nothing else was begun.
+        let server = Server::bind(listening.listen)?;
+        let metrics = Metrics::install()?;
+        tokio::spawn(metrics.clone().keep_up());
+        let service = Service::start(settings).await?;
+        let app = App::new(service.clone(), Arc::new(Keys::default()), metrics, listening.open_probes);
+        Ok(Self { service, app, server })
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.server.address())
+    }
+
+    /// The service.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Serves until `stop`, and stops cleanly.
+    pub async fn run(self, stop: CancellationToken) {
+        self.server.run(self.app, stop).await;
+        self.service.stop().await;
+    }
+}

@@ -1,0 +1,134 @@
+//! Settings: flags with environment names, and what they mean together.
+
+use clap::{Args, ValueEnum};
+use quota_kafka::EmbeddedBroker;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Which database.
+#[derive(Args, Clone)]
+pub struct Database {
+    /// The ledger's PostgreSQL, for example postgres://user:password@host:5432/quota
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+}
+
+/// How the HTTP side listens.
+#[derive(Args, Clone, Debug)]
+pub struct Listening {
+    /// The address to listen on; port 0 takes a free one
+    #[arg(long, env = "QUOTA_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// A file to write when everything answers: a JSON object with the URL and the like
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Answer /healthz, /readyz and /metrics to every address, not to loopback alone
+    #[arg(long, env = "QUOTA_OPEN_PROBES")]
+    pub open_probes: bool,
+}
+
+/// Signed checkpoints.
+#[derive(Args, Clone, Debug)]
+pub struct Checkpoints {
+    /// Seconds between two signed checkpoints of all partitions' heads
+    #[arg(long, env = "QUOTA_CHECKPOINT_SECONDS", default_value_t = 60, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub checkpoint_seconds: u32,
+    /// A file that every checkpoint is appended to, beside their topic
+    #[arg(long, env = "QUOTA_CHECKPOINT_FILE", value_name = "FILE")]
+    pub checkpoint_file: Option<PathBuf>,
+}
+
+impl Checkpoints {
+    /// The time between two of them.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs(u64::from(self.checkpoint_seconds))
+    }
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Role {
+    /// Answers requests
+    Api,
+    /// Decides and appends
+    Writer,
+    /// Carries the ledger to its topic
+    Relay,
+    /// Folds the ledger into views
+    Projector,
+    /// Drains the topics that services publish to
+    Inbox,
+    /// Records expiries that are due
+    Sweeper,
+}
+
+/// The roles of a node; all of them by default.
+#[derive(Args, Clone, Debug)]
+pub struct Roles {
+    /// What this node does
+    #[arg(long, env = "QUOTA_ROLES", value_enum, value_delimiter = ',', value_name = "ROLES",
+          default_value = "api,writer,relay,projector,inbox,sweeper")]
+    roles: Vec<Role>,
+}
+
+impl Roles {
+    /// Each role once.
+    #[must_use]
+    pub fn set(&self) -> BTreeSet<Role> {
+        self.roles.iter().copied().collect()
+    }
+
+    /// Every role.
+    #[must_use]
+    pub fn all() -> BTreeSet<Role> {
+        Role::value_variants().iter().copied().collect()
+    }
+}
+
+/// Which Kafka.
+#[derive(Clone, Debug)]
+pub enum Kafka {
+    /// A cluster, by its bootstrap brokers.
+    Cluster(String),
+    /// The broker in this process.
+    Embedded(Arc<EmbeddedBroker>),
+}
+
+impl Kafka {
+    /// The bootstrap brokers.
+    #[must_use]
+    pub fn brokers(&self) -> &str {
+        match self {
+            Self::Cluster(brokers) => brokers,
+            Self::Embedded(broker) => broker.brokers(),
+        }
+    }
+}
+
+/// What a service is started with.
+#[derive(Clone)]
+pub struct ServiceSettings {
+    /// The database.
+    pub database_url: String,
+    /// Kafka.
+    pub kafka: Kafka,
+    /// What this node does.
+    pub roles: BTreeSet<Role>,
+    /// The time between two checkpoints.
+    pub checkpoint_interval: Duration,
+    /// Where checkpoints go, beside their topic.
+    pub checkpoint_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for ServiceSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The database's URL has a password in it.
+        f.debug_struct("ServiceSettings").field("kafka", &self.kafka).field("roles", &self.roles).finish_non_exhaustive()
+    }
+}

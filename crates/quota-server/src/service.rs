@@ -1,0 +1,169 @@
+//! What the HTTP side asks of the ledger: decisions, facts, answers from views, and whether all of it is ready.
+
+use crate::answering::Freshness;
+use crate::config::ServiceSettings;
+use crate::node::Node;
+use crate::publishing::{PublishError, Published, publish_catalog};
+use quota_core::catalog::Catalog;
+use quota_core::command::{Address, Answer, Command, Decision, Refusal};
+use quota_core::judge::Question;
+use quota_core::position::Position;
+use quota_core::row::Row;
+use quota_core::time::Timestamp;
+use serde_json::{Map, Value};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::JoinHandle;
+
+/// The ledger, as requests see it.
+pub struct Service {
+    node: Node,
+    lane: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Whether the service can do its work; each why not, where it is not.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    /// Postgres.
+    pub postgres: Option<String>,
+    /// Kafka.
+    pub kafka: Option<String>,
+    /// The writer.
+    pub writer: Option<String>,
+}
+
+impl Service {
+    /// Connects, and starts the roles that this node has.
+    ///
+    /// # Errors
+    /// What this node cannot serve without.
+    pub async fn start(settings: ServiceSettings) -> anyhow::Result<Arc<Self>> {
+        let (node, queue) = Node::open(&settings.database_url).await?;
+        let lane = tokio::spawn(crate::writer::run(node.lane_context(), queue));
+        Ok(Arc::new(Self { node, lane: Mutex::new(Some(lane)) }))
+    }
+
+    /// Stops what [`Service::start`] started, after the last request.
+    pub async fn stop(&self) {
+        let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lane) = lane {
+            lane.abort();
+        }
+    }
+
+    /// What its parts share.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        self.node.partitions()
+    }
+
+    /// The ledger's epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.node.epoch()
+    }
+
+    /// This instant, by the clock that decisions go by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.node.clock.now()
+    }
+
+    /// Whether a product has a catalog.
+    #[must_use]
+    pub fn has_product(&self, product: &str) -> bool {
+        self.node.shelf.newest(product).is_some()
+    }
+
+    /// A product's newest catalog and its version.
+    #[must_use]
+    pub fn catalog(&self, product: &str) -> Option<(u32, Arc<Catalog>)> {
+        self.node.shelf.newest(product)
+    }
+
+    /// Carries a command out, within its deadline.
+    pub async fn submit(&self, command: Command) -> Answer {
+        self.node.writer.submit(command).await
+    }
+
+    /// Carries commands out, one by one in this order.
+    pub async fn submit_all(&self, commands: Vec<Command>) -> Vec<Answer> {
+        self.node.writer.submit_all(commands).await
+    }
+
+    /// Answers a question without using anything.
+    ///
+    /// # Errors
+    /// Why it cannot be answered.
+    pub async fn check(
+        &self,
+        address: &Address,
+        question: &Question,
+        at_least: Option<Position>,
+    ) -> Result<(Decision, Freshness), Refusal> {
+        self.node.check(address, question, at_least).await
+    }
+
+    /// A subject's entitlements, without `as_of` and `age_ms`.
+    ///
+    /// # Errors
+    /// Why they cannot be told.
+    pub async fn entitlements(
+        &self,
+        address: &Address,
+        at_least: Option<Position>,
+    ) -> Result<(Map<String, Value>, Freshness), Refusal> {
+        self.node.entitlements(address, at_least).await
+    }
+
+    /// The ids of the events at these offsets, in this order.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn evidence_ids(&self, partition: u32, offsets: &[i64]) -> Result<Vec<String>, Refusal> {
+        self.node.evidence_ids(partition, offsets).await
+    }
+
+    /// A page of a subject's events, oldest first, and where the next begins.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or `after` is no position of this subject's partition.
+    pub async fn ledger_page(
+        &self,
+        address: &Address,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<(Vec<Row>, Option<Position>), Refusal> {
+        self.node.ledger_page(address, after, limit).await
+    }
+
+    /// Publishes a catalog, if `if_match` is the version in force or none.
+    ///
+    /// # Errors
+    /// Its faults, or the race that was lost.
+    pub async fn publish_catalog(
+        &self,
+        product: &str,
+        text: &str,
+        if_match: Option<u32>,
+    ) -> Result<Published, PublishError> {
+        let published = publish_catalog(&self.node.ledger, product, text, if_match).await?;
+        if let Some(row) = &published.row
+            && let Err(error) = self.node.shelf.take(row)
+        {
+            tracing::error!(%error, "a catalog was published that cannot be read");
+        }
+        Ok(published)
+    }
+
+    /// Whether this node can do its work.
+    pub async fn readiness(&self) -> Readiness {
+        let postgres = self.node.ledger.clock().await.err().map(|error| error.to_string());
+        Readiness { postgres, ..Readiness::default() }
+    }
+}
