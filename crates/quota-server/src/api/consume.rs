@@ -87,7 +87,8 @@ pub async fn consume(call: Call) -> Outcome {
     let wish = wish(asked, key)?;
     let answer = call.app.service.submit(Command { address, wish }).await;
     let (decision, evidence) = outcome(&call.app, answer).await?;
-    let mut response = json(decision::status(&decision), &decision::body(&decision, &evidence, fresh(&call.app)));
+    let body = decision::body(&decision, &evidence, fresh(&call.app));
+    let mut response = json(body.status(), &body);
     if decision.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
@@ -123,7 +124,7 @@ pub async fn consume_batch(call: Call) -> Outcome {
         match asked.and_then(|()| answers.next().unwrap_or_else(|| Err(Problem::internal()))) {
             Ok((decision, evidence)) => {
                 let body = decision::body(&decision, &evidence, fresh(&call.app));
-                told.decided(id.as_deref(), decision::status(&decision), &body);
+                told.decided(id.as_deref(), body.status(), &body);
             }
             Err(problem) => told.failed(id.as_deref(), &problem),
         }

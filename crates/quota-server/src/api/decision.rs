@@ -80,11 +80,13 @@ pub struct DenialBody {
     body: Value,
 }
 
-/// The status of a decision, where it is the answer of a consume.
-#[must_use]
-pub fn status(decision: &Decision) -> StatusCode {
-    let status = render::denial(decision).map_or(200, |(status, _)| status);
-    StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN)
+impl DecisionBody<'_> {
+    /// The status that it has as the answer of a consume.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        let status = self.denial.as_ref().map_or(200, |denial| denial.status);
+        StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN)
+    }
 }
 
 /// The decision as it is sent.

@@ -1,8 +1,9 @@
 //! Decisions in JSON, against the documented example.
 
 use super::*;
+use quota_core::catalog::Catalog;
 use quota_core::command::Address;
-use quota_core::event::{Closure, Outcome};
+use quota_core::event::{Closure, Outcome, Reason};
 use quota_core::position::Position;
 use quota_core::time::Timestamp;
 use std::sync::Arc;
@@ -69,6 +70,11 @@ fn decision(feature: &str, outcome: Outcome) -> Decision {
     }
 }
 
+fn status(decision: &Decision) -> StatusCode {
+    let as_of = Timestamp::from_micros(0);
+    body(decision, &[], Freshness { as_of, age_ms: 0 }).status()
+}
+
 fn rendered(decision: &Decision, evidence: &[String]) -> String {
     let as_of = Timestamp::parse("2026-11-20T12:00:00Z").unwrap();
     serde_json::to_string(&body(decision, evidence, Freshness { as_of, age_ms: 0 })).unwrap()
@@ -81,7 +87,7 @@ fn a_refusal_has_the_members_of_the_documented_example_in_its_order() {
     assert_eq!(status(&decision), StatusCode::PAYMENT_REQUIRED);
     let plans = r#"{"id":"basic","price":9900,"currency":"INR","period":"month","limit":10},{"id":"pro","price":49900,"currency":"INR","period":"month","limit":"#;
     let expected = format!(
-        r#"{{"allowed":false,"feature":"resume_edits","subject":"u1","plan":"free","used":1,"held":0,"limit":1,"remaining":0,"unlimited":false,"resets_at":null,"reason":"limit_reached","code":"UPGRADE_REQUIRED","message":"Resume limit reached","evidence":["e1"],"upgrade":{{"plans":[{plans}null}}]}},"denial":{{"status":402,"body":{{"error":{{"code":"LIMIT_REACHED","message":"Resume limit reached","used":1,"limit":1,"plan":"free","plans":[{plans}-1}}],"cost":"$cost"}}}}}},"prompt":null,"hold":null,"catalog_version":1,"position":"3:1042","as_of":"2026-11-20T12:00:00.000Z","age_ms":0}}"#
+        r#"{{"allowed":false,"feature":"resume_edits","subject":"u1","plan":"free","used":1,"held":0,"limit":1,"remaining":0,"unlimited":false,"resets_at":null,"reason":"limit_reached","code":"UPGRADE_REQUIRED","message":"Resume limit reached","evidence":["e1"],"upgrade":{{"plans":[{plans}null,"unlimited":true}}]}},"denial":{{"status":402,"body":{{"error":{{"code":"LIMIT_REACHED","message":"Resume limit reached","used":1,"limit":1,"plan":"free","plans":[{plans}-1}}],"cost":"$cost"}}}}}},"prompt":null,"hold":null,"catalog_version":1,"position":"3:1042","as_of":"2026-11-20T12:00:00.000Z","age_ms":0}}"#
     );
     assert_eq!(rendered(&decision, &["e1".to_owned()]), expected);
 }
@@ -112,10 +118,10 @@ fn a_closure_has_words_of_its_own_and_a_refusal_without_words_has_plain_ones() {
     assert!(text.contains(
         r#""denial":{"status":403,"body":{"error":"Resume deleted","message":"This resume was deleted.","requiresUpgrade":false}}"#
     ));
-    let absent = decision("resume_edits", Outcome { limit: None, ..outcome(Reason::NotInPlan) });
+    let absent = decision("resume_edits", Outcome { used: 0, limit: Some(0), ..outcome(Reason::NotInPlan) });
     let text = rendered(&absent, &[]);
-    assert!(text.contains(r#""limit":null,"remaining":0,"unlimited":false"#), "{text}");
+    assert!(text.contains(r#""limit":0,"remaining":0,"unlimited":false"#), "{text}");
     assert!(text.contains(
-        r#"{"status":403,"body":{"error":{"code":"UPGRADE_REQUIRED","message":"The plan does not include this feature."}}}"#
+        r#"{"status":403,"body":{"error":{"code":"UPGRADE_REQUIRED","message":"Your plan does not include this feature."}}}"#
     ));
 }
