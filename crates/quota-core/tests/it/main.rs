@@ -9,4 +9,6 @@
 )]
 
 mod door;
+mod follow;
 mod record;
+mod relay;
