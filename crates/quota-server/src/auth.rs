@@ -1,10 +1,16 @@
 //! Who calls, and what they may do: keys of services now, tokens of users beside them.
 
+use quota_postgres::Ledger;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use subtle::ConstantTimeEq as _;
+
+/// What a key for every product has as its product.
+pub const ANY_PRODUCT: &str = "*";
+/// The time between two readings of the keys.
+const RELOAD: Duration = Duration::from_secs(2);
 
 /// What a key may be used for. `admin` implies none of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,34 +101,16 @@ impl Grant {
     }
 }
 
-/// A fresh key: what its owner keeps, and what we keep.
-pub struct FreshKey {
-    /// The key itself, shown once.
-    pub key: String,
-    /// Its digest.
-    pub hash: [u8; 32],
+/// A key that nobody has had before.
+#[must_use]
+pub fn fresh_key() -> String {
+    format!("ql_{}", hex::encode(rand::random::<[u8; 24]>()))
 }
 
-impl FreshKey {
-    /// A key that nobody has had before.
-    #[must_use]
-    pub fn new() -> Self {
-        let key = format!("ql_{}", hex::encode(rand::random::<[u8; 24]>()));
-        let hash = digest(&key);
-        Self { key, hash }
-    }
-}
-
-impl Default for FreshKey {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for FreshKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FreshKey")
-    }
+/// The public name of a new key.
+#[must_use]
+pub fn fresh_key_id() -> String {
+    format!("key_{}", hex::encode(rand::random::<[u8; 6]>()))
 }
 
 /// The digest that a key is stored and found by.
@@ -135,13 +123,33 @@ pub fn digest(key: &str) -> [u8; 32] {
 ///
 /// A key is looked up by its digest, so neither the look-up's time nor a dump of this map tells a key.
 #[derive(Debug, Default)]
-pub struct Keys(RwLock<Arc<HashMap<[u8; 32], Arc<Grant>>>>);
+pub struct Keys(RwLock<HashMap<[u8; 32], Arc<Grant>>>);
 
 impl Keys {
-    /// Puts these keys in force, by their digests, and no other.
-    pub fn replace(&self, keys: impl IntoIterator<Item = ([u8; 32], Grant)>) {
-        let keys = keys.into_iter().map(|(digest, grant)| (digest, Arc::new(grant))).collect();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    /// Puts the keys of the ledger in force, and no other.
+    ///
+    /// # Errors
+    /// The ledger cannot be read; the keys stay as they are.
+    pub async fn load(&self, ledger: &Ledger) -> Result<(), quota_postgres::Error> {
+        let stored = ledger.all_active_keys().await?;
+        let keys = stored.into_iter().filter_map(|key| {
+            let scopes = Scopes::of_words(key.scopes.iter().map(String::as_str));
+            let scopes = scopes.inspect_err(|word| tracing::warn!(key = key.id, word, "a key has a scope unknown here"));
+            let product = (key.product != ANY_PRODUCT).then_some(key.product);
+            Some((key.hash, Arc::new(Grant { id: key.id, product, scopes: scopes.ok()? })))
+        });
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
+        Ok(())
+    }
+
+    /// Goes on loading them, so that a new or revoked key works or dies within seconds.
+    pub async fn follow(&self, ledger: &Ledger) {
+        loop {
+            tokio::time::sleep(RELOAD).await;
+            if let Err(error) = self.load(ledger).await {
+                tracing::warn!(%error, "keys could not be read; those known stay in force");
+            }
+        }
     }
 
     /// What a key opens.

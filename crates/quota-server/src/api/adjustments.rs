@@ -7,6 +7,7 @@ use crate::api::json;
 use crate::auth::Scope;
 use axum::http::StatusCode;
 use quota_core::command::{Adjust, Answer, Command, Wish};
+use quota_core::door::{MAX_WORDS, is_visible};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -56,8 +57,9 @@ pub async fn adjust(call: Call) -> Outcome {
     let AdjustmentRequest { feature, amount, reason, actor } = call.json()?;
     named(&feature, None)?;
     let amount = within_amounts(amount)?;
-    for (field, text) in [("reason", &reason), ("actor", &actor)] {
-        visible(text).map_err(|why| Problem::invalid(field, why))?;
+    visible(&actor).map_err(|why| Problem::invalid("actor", why))?;
+    if !is_visible(&reason, MAX_WORDS) {
+        return Err(Problem::invalid("reason", format!("must be 1 to {MAX_WORDS} visible characters")));
     }
     let id = key.unwrap_or_else(|| Uuid::now_v7().to_string());
     let wish = Wish::Adjust(Adjust { feature, amount, reason, actor, id });

@@ -6,13 +6,11 @@ use crate::api::json_bytes;
 use crate::api::problem::{ItemError, Problem};
 use axum::http::StatusCode;
 use axum::response::Response;
+use quota_core::door::MAX_BATCH;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-
-/// The most requests in a batch.
-pub const BATCH_MAX: usize = 1_000;
 
 /// A batch as it is sent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -32,8 +30,8 @@ pub type Items<T> = Vec<(Option<String>, Result<T, Problem>)>;
 /// The batch as a whole cannot be read, or is too large.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Items<T>, Problem> {
     let envelope: Envelope<&RawValue> = read_json(body)?;
-    if envelope.requests.len() > BATCH_MAX {
-        return Err(Problem::field("batch_too_large", "requests", "a batch may have 1000 requests"));
+    if envelope.requests.len() > MAX_BATCH {
+        return Err(Problem::field("batch_too_large", "requests", format!("a batch may have {MAX_BATCH} requests; send several")));
     }
     Ok(envelope.requests.into_iter().map(|text| item(text.get().as_bytes())).collect())
 }

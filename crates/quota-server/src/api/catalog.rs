@@ -26,7 +26,7 @@ const TOML: &str = "application/toml";
 )]
 pub async fn get(call: Call) -> Outcome {
     let product = call.product(&[Scope::Read])?;
-    let (version, catalog) = call.app.service.catalog(product).ok_or_else(unknown)?;
+    let (version, catalog) = call.app.service.catalog(product).ok_or_else(Problem::unknown_product)?;
     let tag = tag(version)?;
     if call.header("If-None-Match")?.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
         let mut response = Response::new(Body::empty());
@@ -98,10 +98,6 @@ fn publishable(call: &Call) -> Result<&str, Problem> {
         return Ok(product);
     }
     call.product(&[Scope::Admin])
-}
-
-fn unknown() -> Problem {
-    Problem::not_found("unknown_product", "there is no such product; its catalog makes it one")
 }
 
 fn tag(version: u32) -> Result<HeaderValue, Problem> {

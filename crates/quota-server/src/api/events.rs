@@ -2,7 +2,12 @@
 
 use crate::api::call::{Call, Outcome};
 use crate::api::problem::{ItemError, Problem, ProblemBody};
+use crate::api::{App, json};
 use crate::auth::Scope;
+use axum::http::StatusCode;
+use quota_core::command::{Answer, Command, Wish};
+use quota_core::door::{self, Envelope, Mode};
+use quota_core::position::Position;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -44,6 +49,77 @@ pub struct EventResult<'a> {
     )
 )]
 pub async fn publish(call: Call) -> Outcome {
-    let _product = call.product(&[Scope::Publish])?;
-    Err(Problem::internal())
+    let product = call.product(&[Scope::Publish])?;
+    let content_type = call.header("Content-Type")?;
+    let one = match door::mode(content_type) {
+        Mode::Batch => return batch(&call, product).await,
+        Mode::Structured => door::parse_structured(&call.body),
+        Mode::Binary => {
+            let headers = call.parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+            door::parse_http(headers, &call.body)
+        }
+        Mode::Unsupported => {
+            return Err(Problem::malformed("events are read as JSON: application/cloudevents+json"));
+        }
+    };
+    let envelope = one.map_err(Problem::from)?;
+    let command = admitted(&call.app, product, &envelope)?;
+    let answer = call.app.service.submit(command).await;
+    let result = told(envelope.id(), recorded(answer)?);
+    Ok(json(StatusCode::OK, &Results { results: vec![result] }))
+}
+
+async fn batch(call: &Call, product: &str) -> Outcome {
+    let envelopes = door::parse_batch(&call.body)?;
+    let mut commands = Vec::with_capacity(envelopes.len());
+    let judged: Vec<(Option<String>, Result<(), Problem>)> = envelopes
+        .into_iter()
+        .map(|envelope| match envelope {
+            Ok(envelope) => {
+                let command = admitted(&call.app, product, &envelope);
+                (envelope.id().map(str::to_owned), command.map(|command| commands.push(command)))
+            }
+            Err(rejection) => (None, Err(rejection.into())),
+        })
+        .collect();
+    let mut answers = call.app.service.submit_all(commands).await.into_iter();
+    let outcomes: Vec<(Option<String>, Result<Place, Problem>)> = judged
+        .into_iter()
+        .map(|(id, judged)| {
+            let answer = judged.and_then(|()| answers.next().ok_or_else(Problem::internal));
+            (id, answer.and_then(recorded))
+        })
+        .collect();
+    let results = outcomes.iter().map(|(id, outcome)| match outcome {
+        Ok(place) => told(id.as_deref(), *place),
+        Err(problem) => EventResult {
+            id: id.as_deref(),
+            status: "rejected",
+            position: None,
+            error: Some(problem.as_item()),
+        },
+    });
+    Ok(json(StatusCode::OK, &Results { results: results.collect() }))
+}
+
+/// Where an event is recorded, and whether it was before.
+type Place = (Position, bool);
+
+fn admitted(app: &App, product: &str, envelope: &Envelope) -> Result<Command, Problem> {
+    let (_, catalog) = app.service.catalog(product).ok_or_else(Problem::unknown_product)?;
+    let (subject, fact) = door::admit(envelope, product, &catalog, app.service.now())?;
+    Ok(Command { address: app.address(product, &subject), wish: Wish::Record(fact) })
+}
+
+fn recorded(answer: Answer) -> Result<Place, Problem> {
+    match answer {
+        Answer::Recorded { position, duplicate } => Ok((position, duplicate)),
+        Answer::Refused(refusal) => Err(refusal.into()),
+        _ => Err(Problem::internal()),
+    }
+}
+
+fn told(id: Option<&str>, (position, duplicate): Place) -> EventResult<'_> {
+    let status = if duplicate { "duplicate" } else { "recorded" };
+    EventResult { id, status, position: Some(position.to_string()), error: None }
 }

@@ -6,6 +6,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use quota_core::catalog::Fault;
 use quota_core::command::Refusal;
+use quota_core::door::Rejection;
 use serde::Serialize;
 use std::borrow::Cow;
 use utoipa::ToSchema;
@@ -114,6 +115,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
 
+    /// There is no such product.
+    #[must_use]
+    pub fn unknown_product() -> Self {
+        Self::not_found("unknown_product", "there is no such product; its first catalog makes it one")
+    }
+
     /// A fault of ours.
     #[must_use]
     pub fn internal() -> Self {
@@ -143,16 +150,6 @@ impl Problem {
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.header = Some((name, value));
-        self
-    }
-
-    /// The same, of an item's member: `place` and a dot go before the field's name.
-    #[must_use]
-    pub fn within(mut self, place: &str) -> Self {
-        self.0.field = Some(match self.0.field {
-            Some(field) => format!("{place}.{field}").into(),
-            None => place.to_owned().into(),
-        });
         self
     }
 
@@ -188,6 +185,15 @@ impl From<Refusal> for Problem {
             Some(seconds) => problem.with(RETRY_AFTER, seconds.into()),
             None => problem,
         }
+    }
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let status = if rejection.malformed { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
+        let mut problem = Self::new(status, rejection.code, rejection.message);
+        problem.0.field = rejection.field.map(Cow::Owned);
+        problem
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Verdict, say};
 use crate::config::Database;
 use clap::Args;
+use quota_core::state::FOLD_VERSION;
 
 /// Bring the database to this version, and make the view tables of this version's fold.
 ///
@@ -19,7 +20,8 @@ pub struct Migrate {
 impl Migrate {
     /// Migrates.
     pub async fn run(self) -> anyhow::Result<Verdict> {
-        say(&format!("migrating a ledger of {} partitions at {}", self.partitions, self.database.database_url.len()));
+        let info = quota_postgres::migrate(&self.database.database_url, self.partitions, FOLD_VERSION).await?;
+        say(&format!("the ledger {} has {} partitions and is ready", hex::encode(info.id), info.partitions));
         Ok(Verdict::Yes)
     }
 }

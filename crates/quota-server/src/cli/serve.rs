@@ -9,7 +9,9 @@ use crate::shutdown;
 use crate::telemetry::Metrics;
 use clap::Args;
 use serde_json::json;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Run the service on a PostgreSQL and a Kafka of yours.
@@ -41,39 +43,47 @@ impl Serve {
             checkpoint_interval: self.checkpoints.interval(),
             checkpoint_file: self.checkpoints.checkpoint_file,
         };
-        let node = Node::start(settings, &self.listening).await?;
-        let url = node.url();
+        let host = Host::start(settings, &self.listening).await?;
+        let url = host.url();
         if let Some(file) = &self.listening.ready_file {
             ready::write(file, &json!({"url": url, "pid": std::process::id()}))?;
         }
         say(&format!("quota-ledger serves on {url}"));
-        node.run(stop).await;
+        host.run(stop).await;
         Ok(Verdict::Yes)
     }
 }
 
-/// A service with its HTTP side.
-pub struct Node {
+/// A service and its HTTP side.
+pub struct Host {
     service: Arc<Service>,
-    app: Arc<App>,
-    server: Server,
+    answering: JoinHandle<()>,
+    address: SocketAddr,
+    stop: CancellationToken,
 }
 
-impl Node {
-    /// Starts a service, listening but not answering yet.
+impl Host {
+    /// Starts a service; it answers as soon as this returns.
     pub async fn start(settings: ServiceSettings, listening: &Listening) -> anyhow::Result<Self> {
         // The address first: where it is taken, nothing else was begun.
         let server = Server::bind(listening.listen)?;
+        let address = server.address();
         let metrics = Metrics::install()?;
         tokio::spawn(metrics.clone().keep_up());
         let service = Service::start(settings).await?;
-        let app = App::new(service.clone(), Arc::new(Keys::default()), metrics, listening.open_probes);
-        Ok(Self { service, app, server })
+        let keys = Arc::new(Keys::default());
+        keys.load(&service.node().ledger).await?;
+        let stop = CancellationToken::new();
+        let (followed, ledger) = (keys.clone(), service.node().ledger.clone());
+        tokio::spawn(async move { followed.follow(&ledger).await });
+        let app = App::new(service.clone(), keys, metrics, listening.open_probes);
+        let answering = tokio::spawn(server.run(app, stop.clone()));
+        Ok(Self { service, answering, address, stop })
     }
 
     /// Where it answers.
     pub fn url(&self) -> String {
-        format!("http://{}", self.server.address())
+        format!("http://{}", self.address)
     }
 
     /// The service.
@@ -81,9 +91,11 @@ impl Node {
         &self.service
     }
 
-    /// Serves until `stop`, and stops cleanly.
+    /// Goes on until `stop`, then answers what got in and stops the service.
     pub async fn run(self, stop: CancellationToken) {
-        self.server.run(self.app, stop).await;
+        stop.cancelled().await;
+        self.stop.cancel();
+        self.answering.await.unwrap_or_default();
         self.service.stop().await;
     }
 }
