@@ -81,10 +81,18 @@ fn event_schema(name: &str, data: Schema) -> Value {
 
 fn publish_schema(name: &str, data: Schema) -> Value {
     let (mut data, mut definitions) = parts(data);
+    let required = data.get("required").cloned().unwrap_or_default();
+    let needed = |member: &str| {
+        let names = required.as_array();
+        names.is_some_and(|names| names.iter().any(|name| name == member))
+    };
     if let Some(Value::Object(members)) = data.get_mut("properties") {
         members.retain(|member, _| !is_service_member(member));
         for (member, schema) in members.iter_mut() {
             bound(name, member, schema);
+            if !needed(member) {
+                nullable(schema);
+            }
         }
     }
     data.insert("additionalProperties".into(), false.into());
@@ -168,6 +176,15 @@ fn whole(
         schema.insert("$defs".into(), definitions.into());
     }
     schema.into()
+}
+
+/// Lets null stand for a member that may be left out.
+fn nullable(schema: &mut Value) {
+    if let Some(kind) = schema.get_mut("type")
+        && kind.is_string()
+    {
+        *kind = json!([kind, "null"]);
+    }
 }
 
 /// Adds what a door asks of one member of `data`.

@@ -12,3 +12,4 @@ mod door;
 mod follow;
 mod record;
 mod relay;
+mod schemas;
