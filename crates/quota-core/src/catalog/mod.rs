@@ -21,6 +21,22 @@ pub enum Allowance {
     Unlimited,
 }
 
+/// The catalogs that come with the service: products and texts.
+#[must_use]
+pub const fn shipped() -> [(&'static str, &'static str); 3] {
+    [
+        (
+            "candidate-chat",
+            include_str!("../../catalogs/candidate-chat/catalog.toml"),
+        ),
+        ("applyx", include_str!("../../catalogs/applyx/catalog.toml")),
+        (
+            "resume-builder",
+            include_str!("../../catalogs/resume-builder/catalog.toml"),
+        ),
+    ]
+}
+
 /// A valid catalog, ready to judge by.
 #[derive(Clone, Debug)]
 pub struct Catalog {

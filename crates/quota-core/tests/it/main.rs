@@ -12,4 +12,5 @@ mod door;
 mod follow;
 mod record;
 mod relay;
+mod scenarios;
 mod schemas;

@@ -5,18 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "tests fail by panicking"
+    missing_docs
 )]
 
-mod append;
-mod hammer;
 mod harness;
-mod outcome;
-mod proxy;
-mod ready;
-mod reports;
-mod rights;
 mod smoke;
-mod views;
