@@ -47,6 +47,8 @@ CREATE FUNCTION ledger_append(
     OUT clock        bigint
 ) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
+DECLARE
+    all_fit boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(1903521652, f.partition) FROM unnest(fence_partition) AS f(partition);
 
@@ -60,7 +62,8 @@ BEGIN
                     ORDER BY l."offset" DESC LIMIT 1),
                    f.first = 0);
 
-    IF all_or_nothing AND cardinality(partitions) < cardinality(fence_partition) THEN
+    all_fit := cardinality(partitions) = cardinality(fence_partition);
+    IF all_or_nothing AND NOT all_fit THEN
         partitions := '{}';
     END IF;
 
@@ -72,7 +75,7 @@ BEGIN
                     source, id, type, type_version, occurred_at, recorded_at, catalog_version, payload, hash)
              AS r(partition, "offset", subject_key, subject_seq, subject_prev, event_key, product, subject,
                   source, id, type, type_version, occurred_at, recorded_at, catalog_version, payload, hash)
-        WHERE r.partition = ANY (partitions);
+        WHERE all_fit OR r.partition = ANY (partitions);
 
         -- A first catalog makes its product known. (Rare; ON CONFLICT is no danger here, these rows have no offsets.)
         IF 'catalog.published' = ANY (type) THEN

@@ -6,7 +6,9 @@ mod dev;
 mod key;
 mod migrate;
 mod ready;
+mod replay;
 mod serve;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
@@ -36,6 +38,10 @@ enum Command {
     /// Publish a product's plans and limits
     #[command(subcommand)]
     Catalog(catalog::Catalog),
+    /// Recompute every hash and compare every view
+    Verify(verify::Verify),
+    /// Show entitlements as they were
+    Replay(replay::Replay),
 }
 
 /// What came of a command that could run.
@@ -71,6 +77,8 @@ fn carry_out(command: Command) -> anyhow::Result<Verdict> {
             Command::Migrate(migrate) => migrate.run().await,
             Command::Key(key) => key.run().await,
             Command::Catalog(catalog) => catalog.run().await,
+            Command::Verify(verify) => verify.run().await,
+            Command::Replay(replay) => replay.run().await,
         }
     })
 }

@@ -13,11 +13,13 @@ use quota_core::time::Timestamp;
 use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// The ledger, as requests see it.
 pub struct Service {
     node: Node,
     lane: Mutex<Option<JoinHandle<()>>>,
+    stop: CancellationToken,
 }
 
 /// Whether the service can do its work; each why not, where it is not.
@@ -38,15 +40,19 @@ impl Service {
     /// What this node cannot serve without.
     pub async fn start(settings: ServiceSettings) -> anyhow::Result<Arc<Self>> {
         let (node, queue) = Node::open(&settings.database_url).await?;
-        let lane = tokio::spawn(crate::writer::run(node.lane_context(), queue));
-        Ok(Arc::new(Self { node, lane: Mutex::new(Some(lane)) }))
+        let stop = CancellationToken::new();
+        let lane = tokio::spawn(crate::writer::run(node.lane_context(), queue, stop.clone()));
+        Ok(Arc::new(Self { node, lane: Mutex::new(Some(lane)), stop }))
     }
 
     /// Stops what [`Service::start`] started, after the last request.
     pub async fn stop(&self) {
+        self.stop.cancel();
         let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(lane) = lane {
-            lane.abort();
+        if let Some(lane) = lane
+            && let Err(error) = lane.await
+        {
+            tracing::error!(%error, "the lane did not end well");
         }
     }
 

@@ -175,9 +175,14 @@ impl Writer {
         self.seqs.clear();
     }
 
-    /// Tells where a subject stands: its last sequence number and offset.
-    pub fn stands(&mut self, key: [u8; 16], seq: i64, offset: i64) {
-        self.seqs.insert(key, (seq, offset));
+    /// Takes a row that was changed after it was made for its partition's head.
+    pub fn rehash(&mut self, row: &Row) {
+        let head = Head {
+            offset: row.offset,
+            hash: row.hash,
+            recorded_at: row.recorded_at,
+        };
+        self.heads.insert(row.partition, head);
     }
 
     /// The next row of a subject, in the partition that its key picks.

@@ -5,8 +5,18 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    missing_docs
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests fail by panicking"
 )]
 
+mod append;
+mod hammer;
 mod harness;
+mod outcome;
+mod proxy;
+mod ready;
+mod reports;
+mod rights;
 mod smoke;
+mod views;

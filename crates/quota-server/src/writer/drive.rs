@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Commands that go into one append.
 const BATCH_MAX: usize = 1_000;
@@ -49,11 +50,16 @@ enum Failure {
     Ambiguous(Box<Batch>, Proposal),
 }
 
-/// Drains the queue until every writer is gone; then all that got in has been answered.
-pub async fn run(context: Context, mut queue: Queue) {
+/// Drains the queue until it is told to stop; whatever got in before is answered.
+pub async fn run(context: Context, mut queue: Queue, stop: CancellationToken) {
     let mut driver = Driver { context, lane: None };
     let mut jobs = Vec::new();
-    while queue.jobs.recv_many(&mut jobs, BATCH_MAX).await > 0 {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled(), if !queue.jobs.is_closed() => queue.jobs.close(),
+            received = queue.jobs.recv_many(&mut jobs, BATCH_MAX) => if received == 0 { break },
+        }
         let mut waiting: Vec<Job> = std::mem::take(&mut jobs);
         while !waiting.is_empty() {
             let mut commands = 0;
