@@ -9,6 +9,7 @@
 )]
 
 mod door;
+mod event;
 mod follow;
 mod record;
 mod relay;
