@@ -2,7 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use quota_kafka::EmbeddedBroker;
-use std::collections::BTreeSet;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -91,6 +92,36 @@ impl Roles {
     }
 }
 
+/// What one product's clients and payment provider share with us.
+#[derive(Clone, Default, Deserialize, Serialize)]
+pub struct ProductSecrets {
+    /// The secret that users' tokens are signed with.
+    pub jwt_hs256: Option<String>,
+    /// The secrets that webhooks may be signed with.
+    #[serde(default)]
+    pub razorpay_secrets: Vec<String>,
+}
+
+impl ProductSecrets {
+    /// What `QUOTA_<PRODUCT>_JWT_HS256` and `QUOTA_<PRODUCT>_RAZORPAY_SECRETS` say.
+    #[must_use]
+    pub fn from_environment(product: &str) -> Self {
+        let name = product.to_uppercase().replace('-', "_");
+        let set = |what: &str| std::env::var(format!("QUOTA_{name}_{what}")).ok().filter(|value| !value.is_empty());
+        let secrets = set("RAZORPAY_SECRETS").unwrap_or_default();
+        let secrets = secrets.split(',').map(str::trim).filter(|secret| !secret.is_empty());
+        Self { jwt_hs256: set("JWT_HS256"), razorpay_secrets: secrets.map(str::to_owned).collect() }
+    }
+
+    /// The same, with what is not set taken from others.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        let razorpay_secrets =
+            if self.razorpay_secrets.is_empty() { others.razorpay_secrets } else { self.razorpay_secrets };
+        Self { jwt_hs256: self.jwt_hs256.or(others.jwt_hs256), razorpay_secrets }
+    }
+}
+
 /// Which Kafka.
 #[derive(Clone, Debug)]
 pub enum Kafka {
@@ -124,6 +155,8 @@ pub struct ServiceSettings {
     pub checkpoint_interval: Duration,
     /// Where checkpoints go, beside their topic.
     pub checkpoint_file: Option<PathBuf>,
+    /// Secrets of products that the environment does not set.
+    pub products: BTreeMap<String, ProductSecrets>,
 }
 
 impl fmt::Debug for ServiceSettings {

@@ -9,6 +9,7 @@ use crate::shutdown;
 use crate::telemetry::Metrics;
 use clap::Args;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -36,14 +37,17 @@ impl Serve {
     /// Serves until it is told to stop.
     pub async fn run(self) -> anyhow::Result<Verdict> {
         let stop = shutdown::on_signal()?;
+        // The address first: where it is taken, nothing else is begun.
+        let server = Server::bind(self.listening.listen)?;
         let settings = ServiceSettings {
             database_url: self.database.database_url,
             kafka: Kafka::Cluster(self.kafka_brokers),
             roles: self.roles.set(),
             checkpoint_interval: self.checkpoints.interval(),
             checkpoint_file: self.checkpoints.checkpoint_file,
+            products: BTreeMap::new(),
         };
-        let host = Host::start(settings, &self.listening).await?;
+        let host = Host::start(server, settings, self.listening.open_probes).await?;
         let url = host.url();
         if let Some(file) = &self.listening.ready_file {
             ready::write(file, &json!({"url": url, "pid": std::process::id()}))?;
@@ -57,6 +61,7 @@ impl Serve {
 /// A service and its HTTP side.
 pub struct Host {
     service: Arc<Service>,
+    keys: Arc<Keys>,
     answering: JoinHandle<()>,
     address: SocketAddr,
     stop: CancellationToken,
@@ -64,9 +69,7 @@ pub struct Host {
 
 impl Host {
     /// Starts a service; it answers as soon as this returns.
-    pub async fn start(settings: ServiceSettings, listening: &Listening) -> anyhow::Result<Self> {
-        // The address first: where it is taken, nothing else was begun.
-        let server = Server::bind(listening.listen)?;
+    pub async fn start(server: Server, settings: ServiceSettings, open_probes: bool) -> anyhow::Result<Self> {
         let address = server.address();
         let metrics = Metrics::install()?;
         tokio::spawn(metrics.clone().keep_up());
@@ -76,9 +79,9 @@ impl Host {
         let stop = CancellationToken::new();
         let (followed, ledger) = (keys.clone(), service.node().ledger.clone());
         tokio::spawn(async move { followed.follow(&ledger).await });
-        let app = App::new(service.clone(), keys, metrics, listening.open_probes);
+        let app = App::new(service.clone(), keys.clone(), metrics, open_probes);
         let answering = tokio::spawn(server.run(app, stop.clone()));
-        Ok(Self { service, answering, address, stop })
+        Ok(Self { service, keys, answering, address, stop })
     }
 
     /// Where it answers.
@@ -89,6 +92,11 @@ impl Host {
     /// The service.
     pub fn service(&self) -> &Service {
         &self.service
+    }
+
+    /// Puts a key in force that was made a moment ago.
+    pub async fn reload_keys(&self) -> anyhow::Result<()> {
+        Ok(self.keys.load(&self.service.node().ledger).await?)
     }
 
     /// Goes on until `stop`, then answers what got in and stops the service.
