@@ -35,7 +35,7 @@ enum Command {
     /// Make, list and revoke the keys of services
     #[command(subcommand)]
     Key(key::Key),
-    /// Publish a product's plans and limits
+    /// Test and publish a product's plans and limits
     #[command(subcommand)]
     Catalog(catalog::Catalog),
     /// Recompute every hash and compare every view

@@ -124,12 +124,6 @@ fn chained(rest: &mut Peekable<Iter<'_, Row>>, fence: &Fence) -> Result<(), Appe
         offset += 1;
         hash = row.hash;
     }
-    if offset == fence.first_offset {
-        return Err(invalid(format_args!(
-            "the fence of partition {} has no rows",
-            fence.partition
-        )));
-    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use crate::service::Service;
 use crate::shutdown;
 use anyhow::{Context as _, bail};
 use clap::Args;
+use quota_core::catalog::shipped;
 use quota_core::state::FOLD_VERSION;
 use quota_kafka::EmbeddedBroker;
 use quota_postgres::Ledger;
@@ -19,10 +20,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
-
-/// The products that come with this program.
-const CATALOGS: [(&str, &str); 0] = [];
-const PRODUCTS: [&str; 3] = ["applyx", "candidate-chat", "resume-builder"];
 
 /// Run everything here: PostgreSQL, Kafka and the service, for trying and developing.
 ///
@@ -54,7 +51,7 @@ impl Dev {
         }
         let server = Server::bind(self.listening.listen)?;
         let home = Home::open(&self.data)?;
-        let mut secrets = home.secrets(&PRODUCTS)?;
+        let mut secrets = home.secrets(&shipped().map(|(product, _)| product))?;
         let Some(url) = self.database_url.take() else {
             say("Starting PostgreSQL ...");
             let cluster = Cluster::prepare(&home, &mut secrets)?;
@@ -133,7 +130,7 @@ async fn admit_key(ledger: &Ledger, key: &str) -> anyhow::Result<()> {
 
 /// Publishes the catalogs that come with this program, for the products that have none.
 async fn publish_catalogs(service: &Service) -> anyhow::Result<()> {
-    for (product, text) in CATALOGS {
+    for (product, text) in shipped() {
         if service.has_product(product) {
             continue;
         }

@@ -12,7 +12,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// Run the service on a PostgreSQL and a Kafka of yours.
@@ -62,6 +62,7 @@ impl Serve {
 pub struct Host {
     service: Arc<Service>,
     keys: Arc<Keys>,
+    following: AbortHandle,
     answering: JoinHandle<()>,
     address: SocketAddr,
     stop: CancellationToken,
@@ -78,10 +79,10 @@ impl Host {
         keys.load(&service.node().ledger).await?;
         let stop = CancellationToken::new();
         let (followed, ledger) = (keys.clone(), service.node().ledger.clone());
-        tokio::spawn(async move { followed.follow(&ledger).await });
+        let following = tokio::spawn(async move { followed.follow(&ledger).await }).abort_handle();
         let app = App::new(service.clone(), keys.clone(), metrics, open_probes);
         let answering = tokio::spawn(server.run(app, stop.clone()));
-        Ok(Self { service, keys, answering, address, stop })
+        Ok(Self { service, keys, following, answering, address, stop })
     }
 
     /// Where it answers.
@@ -104,6 +105,7 @@ impl Host {
         stop.cancelled().await;
         self.stop.cancel();
         self.answering.await.unwrap_or_default();
+        self.following.abort();
         self.service.stop().await;
     }
 }
