@@ -5,6 +5,7 @@ FROM ledger_products p
 CROSS JOIN LATERAL (
     SELECT i.* FROM ledger i
     WHERE i.partition = $1 AND i.subject_key = p.subject_key AND i.type = 'catalog.published'
+    ORDER BY i.event_key
     OFFSET 0
 ) AS l
 WHERE $2::text IS NULL OR p.product = $2

@@ -2,6 +2,8 @@
 SELECT l.id
 FROM unnest($2::bigint[]) WITH ORDINALITY AS p("offset", n)
 CROSS JOIN LATERAL (
-    SELECT i.id FROM ledger i WHERE i.partition = $1 AND i."offset" = p."offset" LIMIT 1
+    SELECT i.id, i."offset" FROM ledger i WHERE i.partition = $1 AND i."offset" >= p."offset"
+    ORDER BY i."offset" LIMIT 1
 ) AS l
+WHERE l."offset" = p."offset"
 ORDER BY p.n

@@ -4,9 +4,13 @@ SELECT l.partition, l."offset", l.subject_key, l.subject_seq, l.subject_prev, l.
 FROM ledger_products p
 CROSS JOIN unnest($1::integer[]) AS n(partition)
 CROSS JOIN LATERAL (
-    SELECT i.* FROM ledger i
-    WHERE i.partition = n.partition AND i.subject_key = p.subject_key AND i.type = 'catalog.published'
-    ORDER BY i.catalog_version DESC, i."offset" DESC
+    SELECT c.* FROM (
+        SELECT i.* FROM ledger i
+        WHERE i.partition = n.partition AND i.subject_key = p.subject_key AND i.type = 'catalog.published'
+        ORDER BY i.event_key
+        OFFSET 0
+    ) AS c
+    ORDER BY c."offset" DESC
     LIMIT 1
 ) AS l
 WHERE $2::text IS NULL OR p.product = $2

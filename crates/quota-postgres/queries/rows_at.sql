@@ -4,6 +4,8 @@ SELECT l.partition, l."offset", l.subject_key, l.subject_seq, l.subject_prev, l.
 FROM unnest($1::integer[], $2::bigint[]) AS p(partition, "offset")
 CROSS JOIN LATERAL (
     SELECT i.* FROM ledger i
-    WHERE i.partition = p.partition AND i."offset" = p."offset"
+    WHERE i.partition = p.partition AND i."offset" >= p."offset"
+    ORDER BY i."offset"
     LIMIT 1
 ) AS l
+WHERE l."offset" = p."offset"

@@ -9,6 +9,7 @@ use quota_core::row::{Head, Row};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Postgres, SqlSafeStr as _};
+use std::collections::HashMap;
 
 /// What to load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,6 +140,9 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// Tails by partition and subject: the ledger's own subjects are in every partition.
+type Tails = HashMap<(u32, SubjectKey), Vec<Row>>;
+
 /// Sorts the lines of the answer back to whom they belong.
 pub(crate) fn read(
     lines: &[PgRow],
@@ -149,14 +153,19 @@ pub(crate) fn read(
         subjects: vec![LoadedSubject::default(); request.subjects.len()],
         ..Loaded::default()
     };
+    let mut tails = Tails::new();
     for line in lines {
-        sort_in(&Line(line), &mut loaded, info).map_err(Error::read)?;
+        sort_in(&Line(line), &mut loaded, &mut tails, info).map_err(Error::read)?;
     }
     loaded
         .partitions
         .sort_unstable_by_key(|partition| partition.partition);
-    for subject in &mut loaded.subjects {
-        subject.tail.sort_unstable_by_key(|row| row.offset);
+    for (asked, found) in request.subjects.iter().zip(&mut loaded.subjects) {
+        let mut tail = tails
+            .remove(&(asked.partition, asked.subject_key))
+            .unwrap_or_default();
+        tail.sort_unstable_by_key(|row| row.offset);
+        found.tail = tail;
     }
     Ok(loaded)
 }
@@ -165,7 +174,12 @@ pub(crate) fn read(
 const WHAT: usize = 17;
 const SUBJECT: usize = 18;
 
-fn sort_in(line: &Line<'_>, loaded: &mut Loaded, info: &LedgerInfo) -> Result<(), sqlx::Error> {
+fn sort_in(
+    line: &Line<'_>,
+    loaded: &mut Loaded,
+    tails: &mut Tails,
+    info: &LedgerInfo,
+) -> Result<(), sqlx::Error> {
     let n: i32 = line.get(SUBJECT)?;
     let index = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
     let subject = index.and_then(|index| loaded.subjects.get_mut(index));
@@ -207,7 +221,13 @@ fn sort_in(line: &Line<'_>, loaded: &mut Loaded, info: &LedgerInfo) -> Result<()
             id: line.get(9)?,
             body: line.get(15)?,
         }),
-        (3, Some(subject)) => subject.tail.push(line.row()?),
+        (3, _) => {
+            let row = line.row()?;
+            tails
+                .entry((row.partition, row.subject_key))
+                .or_default()
+                .push(row);
+        }
         (4, _) => loaded.events.push(line.row()?),
         (what, _) => {
             return Err(sqlx::Error::Decode(

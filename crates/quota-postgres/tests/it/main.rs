@@ -14,6 +14,7 @@ mod append;
 mod hammer;
 mod harness;
 mod outcome;
+mod plans;
 mod proxy;
 mod ready;
 mod reports;
