@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 32;
 /// Reads JSON text.
 ///
 /// # Errors
-/// [`Rejection::malformed`] (code `malformed`) for what is no JSON, has a member twice, or is nested deeper than 32.
+/// Code `malformed` for what is no JSON, has a member twice, or is nested deeper than 32.
 pub fn parse(bytes: &[u8]) -> Result<Value, Rejection> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let read = Strict { depth: MAX_DEPTH }.deserialize(&mut reader);
