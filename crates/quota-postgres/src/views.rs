@@ -1,5 +1,7 @@
 //! Folded views and how far the projectors got. What is in a state or a row is the core's business.
 
+mod stored;
+
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::rows::{Line, limit, partition, partitions};
@@ -265,7 +267,7 @@ impl Ledger {
     }
 
     /// A statement on the view tables of our fold version.
-    fn statement(&self, text: &'static str) -> sqlx::SqlStr {
+    pub(crate) fn statement(&self, text: &'static str) -> sqlx::SqlStr {
         sqlx::AssertSqlSafe(text.replace("{v}", &self.fold_version.to_string())).into_sql_str()
     }
 }

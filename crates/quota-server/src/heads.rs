@@ -1,0 +1,71 @@
+//! The ledger's heads, read once a second for all who follow it: how rows of other nodes are noticed.
+
+use crate::node::Node;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The time between two readings.
+const PACE: Duration = Duration::from_secs(1);
+/// The time between two readings while other nodes append what has not come by the topic.
+const QUICK_PACE: Duration = Duration::from_millis(100);
+
+/// One reading of all heads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The last offset of each partition, by its number; -1 where there is none.
+    pub offsets: Vec<i64>,
+    /// When the ledger was asked, by the node's steady clock, in microseconds.
+    pub asked_at: i64,
+}
+
+impl Reading {
+    /// Partitions and their last offsets.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, i64)> {
+        (0_u32..).zip(self.offsets.iter().copied())
+    }
+}
+
+/// The newest reading, which many can wait for.
+pub type Heads = watch::Receiver<Arc<Reading>>;
+
+/// Where readings go, and where they come out.
+#[must_use]
+pub fn channel() -> (watch::Sender<Arc<Reading>>, Heads) {
+    watch::channel(Arc::default())
+}
+
+/// Reads the heads until it is told to stop. While the ledger is away nothing is told.
+pub async fn run(node: Node, heads: watch::Sender<Arc<Reading>>, stop: CancellationToken) {
+    let mut away = false;
+    loop {
+        let asked_at = node.clock.elapsed();
+        let mut pace = PACE;
+        match node.ledger.heads().await {
+            Ok(found) => {
+                let offsets: Vec<i64> = found.iter().map(|head| head.offset).collect();
+                let reading = Reading { offsets, asked_at };
+                if reading
+                    .iter()
+                    .any(|(partition, offset)| node.cache.head_offset(partition) < offset)
+                {
+                    pace = QUICK_PACE;
+                }
+                heads.send_replace(Arc::new(reading));
+                if std::mem::take(&mut away) {
+                    tracing::info!("the ledger's heads can be read again");
+                }
+            }
+            Err(error) if !away => {
+                away = true;
+                tracing::warn!(%error, "the ledger's heads cannot be read");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pace) => {}
+        }
+    }
+}
