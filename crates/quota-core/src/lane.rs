@@ -4,86 +4,28 @@
 //! [decide](Batch::decide), appends the rows under the fences that it names, and [settles](Batch::settle) it with the
 //! partitions that went in. Everything about a partition that did not go in is decided again, from what stands there.
 
+mod judge;
+mod parts;
+
+pub use parts::*;
+
+use self::judge::{Judge, refused_session};
 use crate::catalog::Catalog;
 use crate::command::{Address, Answer, Command, Refusal, SessionAnswer, Wish};
 use crate::decide::{
-    Draft, Light, Recorded, Told, Verdict, decide, keys_needed, notices, replay, things_needed,
-    told,
+    Draft, Recorded, Told, Verdict, decide, keys_needed, notices, replay, things_needed, told,
 };
-use crate::digest::{EventKey, Hash, SubjectKey};
+use crate::digest::{EventKey, SubjectKey};
 use crate::event::Event;
 use crate::fold::fold_event;
-use crate::position::Position;
 use crate::row::{Head, Row};
-use crate::state::{RowKey, State};
+use crate::state::State;
 use crate::time::{SECOND, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How far the clock may stand behind a partition's last row before nothing is decided there any more.
 const CLOCK_BEHIND_MAX: i64 = 5 * SECOND;
-
-/// Where a partition ends, and which catalogs are in force there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionEnd {
-    /// Its last row.
-    pub head: Head,
-    /// The catalog version in force, by product.
-    pub versions: BTreeMap<Arc<str>, u32>,
-}
-
-/// What must be known before a batch can be decided.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wants {
-    /// Subjects whose state, or some of whose things, are not there.
-    pub subjects: Vec<WantedSubject>,
-    /// Events to look up.
-    pub events: Vec<(u32, SubjectKey, EventKey)>,
-}
-
-/// A subject to load.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedSubject {
-    /// Its partition.
-    pub partition: u32,
-    /// Its key.
-    pub key: SubjectKey,
-    /// The things of it that are wanted.
-    pub things: Vec<RowKey>,
-}
-
-/// What a partition's rows build on: they go in only where its last row is this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fence {
-    /// The partition.
-    pub partition: u32,
-    /// The offset that its next row gets.
-    pub first_offset: i64,
-    /// The hash of the row before it.
-    pub previous_hash: Hash,
-}
-
-/// Rows to append, and the fences that guard them.
-#[derive(Clone, Debug, Default)]
-pub struct Proposal {
-    /// Rows, ascending by partition and offset.
-    pub rows: Vec<Row>,
-    /// One fence for each partition that an answer rests on, ascending; some have no rows.
-    pub fences: Vec<Fence>,
-}
-
-/// What a settled batch comes to.
-#[derive(Debug, Default)]
-pub struct Settled {
-    /// Answers, by the index that the command was given with.
-    pub answers: Vec<(usize, Answer)>,
-    /// Commands that lost a race and must be decided again, in their order.
-    pub again: Vec<(usize, Command)>,
-    /// The new ends of the partitions that rows went into.
-    pub heads: Vec<(u32, Head)>,
-    /// The new states of the subjects that rows went in for.
-    pub states: Vec<(u32, SubjectKey, State)>,
-}
 
 /// Commands on their way to one append.
 pub struct Batch {
@@ -451,45 +393,4 @@ impl Batch {
         }
         settled
     }
-}
-
-/// What the commands of one partition are judged by.
-struct Judge {
-    epoch: u32,
-    version: u32,
-    catalog: Arc<Catalog>,
-    now: Timestamp,
-}
-
-impl Judge {
-    fn light<'a>(&'a self, state: &'a State) -> Light<'a> {
-        Light {
-            state,
-            catalog: &self.catalog,
-            catalog_version: self.version,
-            now: self.now,
-            epoch: self.epoch,
-        }
-    }
-}
-
-fn refused_session(
-    command: &Command,
-    event: &Event,
-    judge: &Judge,
-    position: Position,
-) -> Option<crate::command::Decision> {
-    let Event::UsageDenied(denied) = event else {
-        return None;
-    };
-    Some(crate::command::Decision {
-        address: command.address.clone(),
-        feature: denied.feature.clone(),
-        outcome: denied.outcome.clone(),
-        hold: None,
-        catalog: Arc::clone(&judge.catalog),
-        catalog_version: judge.version,
-        position,
-        replayed: false,
-    })
 }
