@@ -102,11 +102,13 @@ CREATE TABLE held_webhooks (
     reason      text        NOT NULL,
     -- The body as received; emptied once resolved, since it may hold personal data.
     body        bytea,
+    -- SHA-256 of the body: a provider tells the same thing again and again, and it is held once.
+    body_hash   bytea       NOT NULL,
     resolved_at timestamptz,
     resolution  text,
     CONSTRAINT held_webhooks_pkey PRIMARY KEY (id),
+    CONSTRAINT held_webhooks_body_key UNIQUE (product, body_hash),
+    CONSTRAINT held_webhooks_body_hash_check CHECK (octet_length(body_hash) = 32),
     CONSTRAINT held_webhooks_resolution_check CHECK ((resolved_at IS NULL) = (resolution IS NULL))
 );
 COMMENT ON TABLE held_webhooks IS 'Genuine webhooks that could not be understood, until somebody resolves them.';
--- A provider tells the same thing again and again: held once, and found by its payment.
-CREATE INDEX held_webhooks_payment ON held_webhooks (product, payment_id, event);

@@ -7,7 +7,7 @@ use crate::error::{AppendError, Error, lost};
 use crate::load::{self, LoadRequest, Loaded};
 use crate::rows::{self, Line, partition, partitions};
 use batch::Batch;
-use quota_core::digest::Hash;
+use quota_core::digest::{Hash, SubjectKey};
 use quota_core::row::{Head, Row};
 use quota_core::time::Timestamp;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -77,14 +77,28 @@ impl Lane {
     }
 
     pub(crate) async fn with(options: &PgConnectOptions, fold_version: i32) -> Result<Self, Error> {
-        let mut connection = connect_as_service(options).await?;
+        Self::on(connect_as_service(options).await?, fold_version).await
+    }
+
+    /// A lane with its login's own rights.
+    pub(crate) async fn open_as_owner(
+        database_url: &str,
+        fold_version: i32,
+    ) -> Result<Self, Error> {
+        Self::on(
+            connect::connect(&options(database_url)?).await?,
+            fold_version,
+        )
+        .await
+    }
+
+    async fn on(mut connection: PgConnection, fold_version: i32) -> Result<Self, Error> {
         let info = inspect(&mut connection, fold_version).await?;
         let load = load::statement(fold_version);
         // Prepared ahead, so that the first append is one round trip like all others.
         for statement in [sqlx::SqlStr::from_static(APPEND), load.clone()] {
-            within(ANSWER_TIMEOUT, connection.prepare(statement))
-                .await
-                .map_err(Error::read)?;
+            let prepared = within(ANSWER_TIMEOUT, connection.prepare(statement)).await;
+            prepared.map_err(Error::read)?;
         }
         Ok(Self {
             connection,
@@ -109,6 +123,7 @@ impl Lane {
     /// Appends rows in one round trip. Rows ascend by partition and offset, are dense in each partition and chained to
     /// its fence, and each partition has one fence: all of that is checked before anything is sent, since a wrong row
     /// could never be taken back. A stale partition's rows stay out and hold no others up, unless `all_or_nothing`.
+    /// A fence without rows is only compared: an answer that records nothing rests on a head too.
     ///
     /// # Errors
     /// See [`AppendError`]. Inside a transaction nothing is ever ambiguous before [`Lane::commit`].
@@ -155,7 +170,7 @@ impl Lane {
                 "the lane is in a transaction or closed".into(),
             ));
         }
-        let before = self.enter()?;
+        self.enter()?;
         let list: Vec<String> = list.iter().map(i32::to_string).collect();
         // Numbers only, so nothing here can be quoted wrongly; the simple protocol takes both statements at once.
         let statement = format!("BEGIN; SELECT ledger_lock('{{{}}}')", list.join(","));
@@ -165,7 +180,7 @@ impl Lane {
         )
         .await;
         self.leave(State::Open, &outcome);
-        if outcome.is_err() && before == State::Ready && self.state == State::Undone {
+        if self.state == State::Undone {
             self.rollback().await?;
         }
         outcome.map(drop).map_err(Error::read)
@@ -270,17 +285,31 @@ impl Lane {
         rows::rows(&lines).map_err(Error::read)
     }
 
-    /// The newest catalog of this product in every partition that has one.
+    /// The newest row of this subject in every partition that has one.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn latest_catalogs(&mut self, product: &str) -> Result<Vec<Row>, Error> {
+    pub async fn newest_of(&mut self, subject_key: &SubjectKey) -> Result<Vec<Row>, Error> {
         let all = partitions(0..self.info.partitions)?;
-        let query = sqlx::query(include_str!("../queries/latest_catalogs.sql"))
+        let query = sqlx::query(include_str!("../queries/newest_of.sql"))
             .bind(all)
-            .bind(product.to_owned());
+            .bind(&subject_key[..]);
         let lines = self.read(query).await?;
         rows::rows(&lines).map_err(Error::read)
+    }
+
+    /// Raises the ledger's epoch by one, as part of this transaction.
+    pub(crate) async fn raise_epoch(&mut self) -> Result<(), AppendError> {
+        let epoch = i32::try_from(self.info.epoch);
+        let epoch = epoch.map_err(|_| AppendError::Invalid("no epoch is left".into()))?;
+        let text = "UPDATE ledger_meta SET epoch = epoch + 1 WHERE epoch = $1 RETURNING epoch";
+        let lines = self.read(sqlx::query(text).bind(epoch)).await?;
+        match lines.first() {
+            Some(_) => Ok(()),
+            None => Err(AppendError::Invalid(format!(
+                "the ledger is in epoch {epoch} no more"
+            ))),
+        }
     }
 
     /// The database's clock.

@@ -26,6 +26,7 @@ pub(crate) const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 
 pub struct Ledger {
     pub(crate) pool: PgPool,
     info: LedgerInfo,
+    options: PgConnectOptions,
     lane: PgConnectOptions,
     pub(crate) fold_version: i32,
     load: sqlx::SqlStr,
@@ -51,11 +52,12 @@ impl Ledger {
             .max_connections(pool_size)
             .acquire_timeout(connect::CONNECT_TIMEOUT)
             .after_connect(|connection, _| Box::pin(become_service(connection)))
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.clone());
         let lane = lane::options(database_url)?;
         Ok(Self {
             pool,
             info,
+            options,
             lane,
             fold_version,
             load: load::statement(fold_version),
@@ -66,6 +68,11 @@ impl Ledger {
     #[must_use]
     pub const fn info(&self) -> LedgerInfo {
         self.info
+    }
+
+    /// How the pool connects.
+    pub(crate) const fn options(&self) -> &PgConnectOptions {
+        &self.options
     }
 
     /// Opens a lane to the same ledger.

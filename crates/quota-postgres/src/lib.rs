@@ -3,13 +3,15 @@
 //! - [`migrate()`] brings a database to this version.
 //! - [`Ledger`] is the pool: everything that reads, and the projector's writes.
 //! - [`Lane`] is one connection of its own: appends, and the reads that decisions are built on.
-//! - [`publish()`] puts one row into every partition, all or none.
+//! - [`publish()`] puts one row into every partition, all or none; [`start_epoch()`] likewise.
+//! - [`Claims`] keep two relays from doing the same work.
 //!
 //! Nothing here knows what an event means, or what is in a folded state: both are bytes.
 //!
 //! Cancelling is safe everywhere. On the pool, every call is one statement, so no connection is ever handed back inside a
 //! transaction (sqlx 0.9 does that when a `begin` is cancelled). A lane that was cancelled midway refuses further work.
 
+mod claims;
 mod connect;
 mod error;
 mod keys;
@@ -20,7 +22,9 @@ mod migrate;
 mod publish;
 mod rows;
 mod views;
+mod webhooks;
 
+pub use claims::Claims;
 pub use connect::LedgerInfo;
 pub use error::{AppendError, Error};
 pub use keys::StoredKey;
@@ -30,5 +34,6 @@ pub use load::{
     EventLookup, LoadRequest, Loaded, LoadedPartition, LoadedSubject, RowName, SubjectLookup,
 };
 pub use migrate::migrate;
-pub use publish::{Publication, PublishError, publish};
+pub use publish::{Publication, PublishError, publish, start_epoch};
 pub use views::{Advance, Due, Saved, SubjectRow, View};
+pub use webhooks::{HeldWebhook, NewWebhook};

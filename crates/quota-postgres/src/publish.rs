@@ -1,7 +1,9 @@
 //! One row in every partition, all or none: how a catalog takes effect everywhere at once.
 
+use crate::connect::LedgerInfo;
 use crate::error::{AppendError, Error};
 use crate::lane::{Appended, Fence, Lane};
+use quota_core::digest::subject_key;
 use quota_core::row::{Head, Row};
 use quota_core::time::Timestamp;
 use thiserror::Error;
@@ -11,7 +13,8 @@ use thiserror::Error;
 pub struct Publication {
     /// The head of every partition, by its number.
     pub heads: Vec<Head>,
-    /// The product's newest catalog in every partition, by its number; none where it has none.
+    /// The newest row of the product's own subject, `""`, in every partition, by its number: its newest catalog. None where
+    /// it has none.
     pub newest: Vec<Option<Row>>,
     /// The database's clock.
     pub clock: Timestamp,
@@ -41,9 +44,44 @@ pub async fn publish<E>(
     product: &str,
     build: impl FnOnce(&Publication) -> Result<Vec<Row>, E>,
 ) -> Result<Appended, PublishError<E>> {
+    everywhere(lane, product, build, false).await
+}
+
+/// Begins the next epoch, after a restore that lost a tail: the ledger's epoch goes up by one, and the rows of `build` go
+/// into all partitions, in one transaction. Their product is `""`.
+///
+/// Logs in as the database's owner, as [`crate::migrate()`] does: what a ledger is, is not the service's to change. Nodes
+/// that run must be started anew.
+///
+/// # Errors
+/// As [`publish`].
+pub async fn start_epoch<E>(
+    database_url: &str,
+    fold_version: i32,
+    build: impl FnOnce(&Publication) -> Result<Vec<Row>, E>,
+) -> Result<LedgerInfo, PublishError<E>> {
+    let lane = Lane::open_as_owner(database_url, fold_version).await;
+    let mut lane = lane.map_err(AppendError::from)?;
+    everywhere(&mut lane, "", build, true).await?;
+    let mut info = lane.info();
+    info.epoch += 1;
+    lane.close().await;
+    Ok(info)
+}
+
+async fn everywhere<E>(
+    lane: &mut Lane,
+    product: &str,
+    build: impl FnOnce(&Publication) -> Result<Vec<Row>, E>,
+    next_epoch: bool,
+) -> Result<Appended, PublishError<E>> {
     let all: Vec<u32> = (0..lane.info().partitions).collect();
     lane.lock(&all).await.map_err(AppendError::from)?;
-    let outcome = append_built(lane, product, &all, build).await;
+    let mut outcome = append_built(lane, product, &all, build).await;
+    if next_epoch && outcome.is_ok() {
+        let raised = lane.raise_epoch().await;
+        outcome = outcome.and_then(|appended| Ok(raised.map(|()| appended)?));
+    }
     match outcome {
         Ok(appended) => {
             lane.commit().await?;
@@ -108,7 +146,7 @@ async fn read(lane: &mut Lane, product: &str, all: &[u32]) -> Result<Publication
         .map(|(_, head)| head)
         .collect();
     let mut newest = vec![None; all.len()];
-    for row in lane.latest_catalogs(product).await? {
+    for row in lane.newest_of(&subject_key(product, "")).await? {
         if let Some(place) = usize::try_from(row.partition)
             .ok()
             .and_then(|index| newest.get_mut(index))

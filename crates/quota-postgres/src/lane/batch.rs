@@ -16,7 +16,7 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Checks that fences ascend by partition, that each has rows, dense from its first offset and chained to its hash,
+    /// Checks that fences ascend by partition, that the rows of each are dense from its offset and chained to its hash,
     /// and that the table can hold them as they are.
     pub(super) fn new(
         rows: &'a [Row],

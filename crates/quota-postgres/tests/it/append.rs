@@ -145,7 +145,6 @@ fn a_wrong_batch_is_refused() {
             ("fences out of order", &rows, &swapped),
             ("rows out of order", &backwards, &fences),
             ("a row without a fence", &rows, &fences[..1].to_vec()),
-            ("a fence without a row", &rows[..1].to_vec(), &fences),
         ] {
             let refused = lane.append(rows, fences, false).await;
             assert!(
@@ -157,6 +156,37 @@ fn a_wrong_batch_is_refused() {
             lane.append(&rows, &fences, false).await.unwrap().partitions,
             [0, 1]
         );
+    });
+}
+
+/// A fence without rows asks whether its partition is still where it was: what an answer that records nothing rests on.
+///
+/// Fails when such fences are left out of the comparison.
+#[test]
+fn a_fence_without_rows_is_compared() {
+    with_ledger(2, |database| async move {
+        let mut lane = database.lane().await;
+        let mut writer = Writer::new(database.info);
+        let empty = [writer.fence(0), writer.fence(1)];
+        assert_eq!(
+            lane.append(&[], &empty, false).await.unwrap().partitions,
+            [0, 1]
+        );
+        assert_eq!(
+            appended(&mut lane, &batch(&mut writer, &[0], "a"), false).await,
+            [0]
+        );
+        assert_eq!(
+            lane.append(&[], &empty, false).await.unwrap().partitions,
+            [1]
+        );
+        let (rows, fences) = batch(&mut writer, &[0], "b");
+        let mixed = [fences[0], empty[1]];
+        assert_eq!(
+            lane.append(&rows, &mixed, false).await.unwrap().partitions,
+            [0, 1]
+        );
+        assert_eq!(database.ledger().await.heads().await.unwrap()[1].offset, -1);
     });
 }
 

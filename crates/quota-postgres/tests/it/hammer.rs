@@ -28,8 +28,8 @@ struct Met {
 /// Nothing is lost, doubled, out of order or there unasked, whoever is killed when: the ledger holds exactly the rows
 /// that some writer was told are in, dense and chained.
 ///
-/// Fails when a lost connection counts as "nothing recorded" (`AppendError::durable`), when the insert has
-/// ON CONFLICT DO NOTHING in place of the fence, and when an ambiguous append is resolved without taking the locks.
+/// Fails when a lost connection counts as "nothing recorded" (`AppendError::durable`), and when the insert has ON CONFLICT
+/// DO NOTHING in place of the fence.
 #[test]
 fn killed_writers_lose_nothing() {
     with_ledger(PARTITIONS, |database| async move {

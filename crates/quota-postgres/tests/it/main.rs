@@ -11,6 +11,7 @@
 )]
 
 mod append;
+mod beside;
 mod hammer;
 mod harness;
 mod outcome;

@@ -4,7 +4,7 @@ use crate::harness::{sql, with_ledger};
 use serde_json::Value;
 use sqlx::Row as _;
 
-const STATEMENTS: [(&str, &str); 9] = [
+const STATEMENTS: [(&str, &str); 10] = [
     ("load", include_str!("../../queries/load.sql")),
     ("rows_at", include_str!("../../queries/rows_at.sql")),
     ("ids_at", include_str!("../../queries/ids_at.sql")),
@@ -23,6 +23,7 @@ const STATEMENTS: [(&str, &str); 9] = [
         "latest_catalogs",
         include_str!("../../queries/latest_catalogs.sql"),
     ),
+    ("newest_of", include_str!("../../queries/newest_of.sql")),
 ];
 
 /// Every look into the ledger goes down to the row or the subject by its index, not through a partition, though the
