@@ -4,7 +4,7 @@ use crate::catalog::{Catalog, Opens, ResourceUse};
 use crate::event::Closure;
 use crate::judge::sum;
 use crate::standing::{Counting, Payer, Standing};
-use crate::state::{Grant, Resource, State, Thing};
+use crate::state::{Grant, Owner, Resource, State, Thing};
 use crate::time::{DAY, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -50,7 +50,7 @@ pub fn entitlements(
 }
 
 fn grant_body(standing: &Standing<'_>, grant: &Grant) -> Value {
-    let over = grant.start().is_some() && standing.lives_until(grant) <= standing.at;
+    let over = standing.lives_until(grant) <= standing.at;
     let status = match grant.cancelled {
         Some(_) if over => "cancelled",
         _ if over => "ended",
@@ -155,30 +155,23 @@ fn expires_at(
     resource: &Resource,
     payer: Option<Payer<'_>>,
 ) -> Option<Timestamp> {
-    let paid = standing
-        .state
-        .subject
-        .grants
-        .iter()
-        .filter(|grant| standing.paid_for(grant, id, resource));
-    let now = match payer {
-        Some(Payer::Grant(grant))
-            if resource.payer != Some(crate::state::Owner::Free) || grant.resource.is_some() =>
-        {
-            Some(grant)
-        }
-        _ => None,
+    let free = resource.payer == Some(Owner::Free);
+    let pays = |grant: &&Grant| {
+        let paid = standing.paid_for(grant, id, resource);
+        let now = matches!(payer, Some(Payer::Grant(payer)) if payer.id == grant.id);
+        // What was made on free is never locked: only unlocks of it have an end, and only until it comes.
+        let counts = if free {
+            paid && standing.lives_until(grant) > standing.at
+        } else {
+            paid || now
+        };
+        counts && grant.start().is_some()
     };
-    let grants: Vec<&Grant> = paid
-        .filter(|grant| grant.start().is_some())
-        .chain(now)
-        .collect();
-    let open = grants.iter().any(|grant| grant.ends_at().is_none());
-    if open {
-        None
-    } else {
-        grants.iter().filter_map(|grant| grant.ends_at()).max()
+    let mut end = None;
+    for grant in standing.state.subject.grants.iter().filter(pays) {
+        end = end.max(Some(grant.ends_at()?));
     }
+    end
 }
 
 /// The counters that hold for one resource alone: those of a grant that opens no others.

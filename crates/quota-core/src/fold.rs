@@ -115,6 +115,14 @@ pub fn needs_of_state(state: &State, event: &Event) -> Vec<RowKey> {
             .iter()
             .map(|unbound| RowKey::resource(&unbound.resource))
             .collect(),
+        // The end of what pays for a resource lets the unlock begin that waits behind it.
+        Event::SubscriptionCancelled(_) => state
+            .subject
+            .grants
+            .iter()
+            .filter_map(|grant| grant.resource.as_deref())
+            .map(RowKey::resource)
+            .collect(),
         _ => Vec::new(),
     }
 }

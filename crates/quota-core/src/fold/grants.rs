@@ -10,14 +10,16 @@ use crate::time::Timestamp;
 impl Folding<'_> {
     /// A purchase or renewal, once per payment.
     pub(super) fn purchased(&mut self, purchase: &Purchase, renewal: bool) {
-        if self.state.payment(&purchase.payment_id).is_some() {
+        if let Some(known) = self.state.payment(&purchase.payment_id) {
+            let grant = known.grant.clone();
+            self.learn_subscription(grant.as_deref(), purchase);
             return;
         }
-        let opens = self
-            .catalog
-            .plan(&purchase.plan)
-            .map_or(Opens::Own, |plan| plan.opens);
+        let plan = self.catalog.plan(&purchase.plan);
+        let opens = plan.map_or(Opens::Own, |plan| plan.opens);
         let grant = match (opens, &purchase.resource) {
+            // Everybody has the default plan: who pays for it has no other counters than before.
+            _ if plan.is_some_and(|plan| plan.rank == Some(0)) => None,
             (Opens::Named, Some(resource)) => {
                 let resource = resource.clone();
                 self.open_resource(
@@ -27,9 +29,10 @@ impl Folding<'_> {
                     Some(purchase),
                 )
             }
-            _ => self
-                .renewed(purchase, renewal)
-                .or_else(|| self.granted(purchase)),
+            _ => match self.renewed(purchase, renewal) {
+                Some(renewed) => renewed,
+                None => self.granted(purchase),
+            },
         };
         let payment = Payment {
             grant: grant.clone(),
@@ -44,49 +47,70 @@ impl Folding<'_> {
         }
     }
 
-    /// Extends the grant that a payment renews; none where it begins one.
-    fn renewed(&mut self, purchase: &Purchase, renewal: bool) -> Option<String> {
+    /// The webhook that follows a published purchase tells which subscription it was of.
+    fn learn_subscription(&mut self, grant: Option<&str>, purchase: &Purchase) {
+        let grants = &mut self.state.subject.grants;
+        if let Some(grant) = grants
+            .iter_mut()
+            .find(|known| Some(known.id.as_str()) == grant)
+            && grant.subscription.is_none()
+        {
+            grant.subscription.clone_from(&purchase.subscription);
+        }
+    }
+
+    /// Extends the grant that a payment renews, and names it, unless it is told too late; none where the payment begins
+    /// a grant.
+    fn renewed(&mut self, purchase: &Purchase, renewal: bool) -> Option<Option<String>> {
         let index = self.renews(purchase, renewal)?;
         let catalog = self.catalog;
         let horizon = self.recorded_at.plus(-MEMORY);
         let grant = self.state.subject.grants.get_mut(index)?;
+        let id = grant.id.clone();
         let Some(start) = grant.ends_at() else {
             // Open: it lives on anyway, and the payment is its own from now on.
-            return Some(grant.id.clone());
+            return Some(Some(id));
         };
-        let (end, counted) = match purchase.ends_at {
-            Some(end) => (Some(end), None),
-            None => {
-                let counted = grant.counted.saturating_add(1);
-                (
-                    catalog.period_end(&purchase.plan, grant.anchor, counted),
-                    Some(counted),
-                )
-            }
-        };
+        let counted = grant.counted.saturating_add(1);
+        let end = purchase
+            .ends_at
+            .or_else(|| catalog.period_end(&purchase.plan, grant.anchor, counted));
+        if end.is_some_and(|end| end < horizon) {
+            return Some(None);
+        }
         if end.is_some_and(|end| end <= start) {
             // A period that is paid already: the payment is known, nothing is extended.
-            return Some(grant.id.clone());
+            return Some(Some(id));
         }
-        match counted {
-            Some(counted) => grant.counted = counted,
-            None => {
-                grant.anchor = end.unwrap_or(start);
-                grant.counted = 0;
-            }
+        if purchase.ends_at.is_some() {
+            grant.anchor = end.unwrap_or(start);
+            grant.counted = 0;
+        } else {
+            grant.counted = counted;
         }
         grant.cancelled = None;
         grant.periods.push(Paid { start, end });
+        if grant.subscription.is_none() {
+            grant.subscription.clone_from(&purchase.subscription);
+        }
+        self.forget_periods(index, horizon);
+        Some(Some(id))
+    }
+
+    /// Drops the periods of a grant that ended long ago; what is told of their time counts nowhere.
+    fn forget_periods(&mut self, index: usize, horizon: Timestamp) {
+        let Some(grant) = self.state.subject.grants.get_mut(index) else {
+            return;
+        };
         let old = grant
             .periods
             .iter()
             .take_while(|period| period.end.is_some_and(|end| end < horizon))
-            .count();
-        grant.periods.drain(..old.min(grant.periods.len() - 1));
-        if grant.subscription.is_none() {
-            grant.subscription.clone_from(&purchase.subscription);
+            .count()
+            .min(grant.periods.len().saturating_sub(1));
+        if let Some(last) = grant.periods.drain(..old).next_back() {
+            self.state.subject.forgotten_until = self.state.subject.forgotten_until.max(last.end);
         }
-        Some(grant.id.clone())
     }
 
     /// The grant that a payment continues: it must hold the payment's time, its grace included.
@@ -97,26 +121,25 @@ impl Folding<'_> {
         }
         let standing = self.standing();
         let continues = |grant: &Grant| {
-            grant.plan == purchase.plan
-                && grant.start().is_some()
-                && self.at < standing.lives_until(grant)
+            let until = standing.lives_until(grant);
+            // Who buys beside a scheduled grant wants one now.
+            let begun = grant
+                .start()
+                .is_some_and(|start| renewal || start <= self.recorded_at);
+            let refunded = grant.cancelled.is_some_and(|cancelled| cancelled.at_once);
+            let joins = purchase.starts_at.is_none_or(|start| start <= until);
+            grant.plan == purchase.plan && begun && joins && !refunded && self.at < until
         };
-        let grants = self.state.subject.grants.iter().enumerate();
+        let grants = &self.state.subject.grants;
         let newest = |wanted: &dyn Fn(&Grant) -> bool| {
             grants
-                .clone()
-                .filter(|(_, grant)| wanted(grant) && continues(grant))
-                .map(|(index, _)| index)
-                .next_back()
+                .iter()
+                .rposition(|grant| wanted(grant) && continues(grant))
         };
-        let by_subscription =
-            purchase
-                .subscription
-                .as_ref()
-                .filter(|_| renewal)
-                .and_then(|subscription| {
-                    newest(&|grant: &Grant| grant.subscription.as_ref() == Some(subscription))
-                });
+        let subscription = purchase.subscription.as_ref().filter(|_| renewal);
+        let by_subscription = subscription.and_then(|subscription| {
+            newest(&|grant: &Grant| grant.subscription.as_ref() == Some(subscription))
+        });
         by_subscription.or_else(|| newest(&|_| true))
     }
 
@@ -148,12 +171,16 @@ impl Folding<'_> {
     }
 
     /// Keeps a grant, unless it ended so long ago that it would be forgotten at once.
-    pub(super) fn keep(&mut self, grant: Grant) -> Option<String> {
+    pub(super) fn keep(&mut self, mut grant: Grant) -> Option<String> {
         if grant
             .ends_at()
             .is_some_and(|end| end.plus(MEMORY) < self.recorded_at)
         {
             return None;
+        }
+        if self.state.grant(&grant.id).is_some() {
+            // An unlock goes by its event's id, which another source, or a payment, may have too.
+            grant.id = format!("{}@{}", grant.id, self.offset);
         }
         let id = grant.id.clone();
         self.state.subject.grants.push(grant);
@@ -165,35 +192,39 @@ impl Folding<'_> {
         let Some(index) = self.cancels(cancellation) else {
             return;
         };
-        let (lives_until, at) = {
-            let standing = self.standing();
-            let Some(grant) = self.state.subject.grants.get(index) else {
-                return;
-            };
-            (standing.lives_until(grant), self.at)
-        };
+        let at = self.at;
+        let standing = self.standing();
+        let grants = &self.state.subject.grants;
+        if grants
+            .get(index)
+            .is_none_or(|grant| at >= standing.lives_until(grant))
+        {
+            return;
+        }
         let Some(grant) = self.state.subject.grants.get_mut(index) else {
             return;
         };
-        let start = grant.start().unwrap_or(at);
         let period_end = if cancellation.at_period_end {
             grant.paid_until()
         } else {
             None
         };
-        if at >= lives_until {
-            return;
+        match (period_end, grant.cancelled) {
+            (Some(_), Some(_)) => {}
+            (Some(end), None) => {
+                grant.cancelled = Some(Cancelled {
+                    end,
+                    at_once: false,
+                });
+            }
+            (None, _) => {
+                grant.cancelled = Some(Cancelled {
+                    end: at,
+                    at_once: true,
+                });
+                self.move_unlocks_up();
+            }
         }
-        grant.cancelled = Some(match period_end {
-            Some(end) => Cancelled {
-                end: grant.cancelled.map_or(end, |known| known.end.min(end)),
-                at_once: false,
-            },
-            None => Cancelled {
-                end: at.max(start),
-                at_once: true,
-            },
-        });
     }
 
     fn cancels(&self, cancellation: &Cancellation) -> Option<usize> {

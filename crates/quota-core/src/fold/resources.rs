@@ -29,14 +29,13 @@ impl Folding<'_> {
         if resource.created.is_some() || resource.deleted {
             return;
         }
-        let feature = data
-            .feature
-            .as_deref()
-            .or_else(|| self.catalog.making_feature());
+        let feature = self.catalog.making_feature().or(data.feature.as_deref());
         let bypassed = data.bypassed || self.state.subject.superadmin;
         let charge = match (&hold, feature) {
             (Some(hold), _) => hold.charge.clone(),
-            (None, Some(feature)) if !bypassed => self.slot(feature, &data.resource),
+            (None, Some(feature)) if !bypassed => self
+                .reserved(feature, data)
+                .or_else(|| self.slot(feature, &data.resource)),
             _ => None,
         };
         resource.created = Some(self.offset);
@@ -53,7 +52,7 @@ impl Folding<'_> {
                     self.count_resource(&charge.owner);
                 }
             }
-            _ if makes => {
+            _ if makes && !bypassed => {
                 let unbound = Unbound {
                     resource: data.resource.clone(),
                     made_at: self.at,
@@ -64,6 +63,17 @@ impl Folding<'_> {
             _ => {}
         }
         self.start_waiting_unlocks(&data.resource);
+    }
+
+    /// The slot that is held for a resource which a service tells of before its hold is confirmed: it is used now, and
+    /// the hold reserves nothing any more.
+    fn reserved(&mut self, feature: &str, data: &ResourceEvent) -> Option<Charge> {
+        let told = data.outcome.is_none();
+        let mut holds = self.state.subject.holds.values_mut();
+        let hold = holds.find(|hold| {
+            told && hold.feature == feature && hold.resource.as_ref() == Some(&data.resource)
+        })?;
+        hold.charge.take()
     }
 
     /// The window that a new resource counts in; none where no slot is left.
@@ -235,19 +245,16 @@ impl Folding<'_> {
         self.keep(grant)
     }
 
-    /// The end of what pays for a resource from an instant on without a gap; the instant itself where it is closed.
+    /// The end of what opens a resource from an instant on without a gap; the instant itself where it is closed.
     fn open_until(&self, id: &str, from: Timestamp) -> Timestamp {
         let Some(resource) = self.state.resource(id) else {
             return from;
         };
         let standing = self.standing();
-        let paid = self
-            .state
-            .subject
-            .grants
-            .iter()
-            .filter(|grant| standing.paid_for(grant, id, resource));
-        let mut spans: Vec<(Timestamp, Timestamp)> = paid
+        let opens =
+            |grant: &&Grant| standing.paid_for(grant, id, resource) || standing.opens_others(grant);
+        let grants = self.state.subject.grants.iter().filter(opens);
+        let mut spans: Vec<(Timestamp, Timestamp)> = grants
             .filter_map(|grant| Some((grant.start()?, grant.ends_at()?)))
             .collect();
         spans.sort();
@@ -260,16 +267,56 @@ impl Folding<'_> {
         })
     }
 
-    /// Unlocks that waited for their resource begin with it, one after the other.
+    /// Unlocks that waited for their resource begin with it, one after the other, after what pays for it already.
     fn start_waiting_unlocks(&mut self, resource: &str) {
-        let mut start = self.at;
-        let catalog = self.catalog;
-        for grant in &mut self.state.subject.grants {
-            if grant.resource.as_deref() == Some(resource) && grant.periods.is_empty() {
+        let waiting = |grant: &Grant| {
+            grant.resource.as_deref() == Some(resource)
+                && grant.periods.is_empty()
+                && grant.cancelled.is_none()
+        };
+        while let Some(index) = self.state.subject.grants.iter().position(waiting) {
+            let start = self.open_until(resource, self.at);
+            let catalog = self.catalog;
+            if let Some(grant) = self.state.subject.grants.get_mut(index) {
                 let end = catalog.period_end(&grant.plan, start, 1);
                 grant.anchor = start;
                 grant.periods.push(Paid { start, end });
-                start = end.unwrap_or(start);
+            }
+        }
+    }
+
+    /// Something ended at once: unlocks that were to begin at its end begin earlier, and last as long.
+    pub(super) fn move_unlocks_up(&mut self) {
+        // What has begun by now stays as it is: its counters go by its start.
+        let at = self.at.max(self.recorded_at);
+        let waits = |grant: &Grant| {
+            grant.resource.is_some()
+                && grant.cancelled.is_none()
+                && grant.start().is_some_and(|start| start > at)
+        };
+        let mut waiting: Vec<(Timestamp, usize, Vec<Paid>)> = Vec::new();
+        for (index, grant) in self.state.subject.grants.iter_mut().enumerate() {
+            if waits(grant)
+                && let Some(start) = grant.start()
+            {
+                waiting.push((start, index, std::mem::take(&mut grant.periods)));
+            }
+        }
+        waiting.sort_by_key(|(start, index, _)| (*start, *index));
+        for (old, index, mut periods) in waiting {
+            let grants = &self.state.subject.grants;
+            let resource = grants.get(index).and_then(|grant| grant.resource.clone());
+            let start = self.open_until(resource.as_deref().unwrap_or_default(), at);
+            if start < old {
+                let earlier = start.micros() - old.micros();
+                for period in &mut periods {
+                    period.start = period.start.plus(earlier);
+                    period.end = period.end.map(|end| end.plus(earlier));
+                }
+            }
+            if let Some(grant) = self.state.subject.grants.get_mut(index) {
+                grant.anchor = grant.anchor.min(start);
+                grant.periods = periods;
             }
         }
     }

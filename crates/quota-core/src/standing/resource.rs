@@ -39,12 +39,13 @@ impl<'a> Standing<'a> {
                 evidence: None,
             };
         };
-        if let Some(payer) = self.payer(id, resource) {
-            let counting = match payer {
+        let payers = self.payers(id, resource);
+        if !payers.is_empty() {
+            let counting = |payer: Payer<'_>| match payer {
                 Payer::Grant(grant) => self.counting(Some(&grant.plan), Some(grant), feature),
                 Payer::Free => self.counting(self.catalog.default_plan(), None, feature),
             };
-            return Access::Open(vec![counting]);
+            return Access::Open(payers.into_iter().map(counting).collect());
         }
         if self.catalog.feature(feature).is_some_and(|f| f.view_only) {
             return Access::Open(vec![self.counting(self.plan(), None, feature)]);
@@ -64,33 +65,49 @@ impl<'a> Standing<'a> {
         }
     }
 
-    /// Who pays for work on a resource now; none where it is closed.
+    /// Who pays for work on a resource now, who pays first in front; none where it is closed.
     #[must_use]
     pub fn payer(&self, id: &str, resource: &Resource) -> Option<Payer<'a>> {
+        self.payers(id, resource).into_iter().next()
+    }
+
+    fn payers(&self, id: &str, resource: &Resource) -> Vec<Payer<'a>> {
         let grants = &self.state.subject.grants;
-        let opens = |grant: &Grant| {
-            self.catalog
-                .plan(&grant.plan)
-                .map_or(Opens::Own, |plan| plan.opens)
-        };
         let open_to_all = grants
             .iter()
-            .filter(|grant| self.lives(grant) && opens(grant) == Opens::All);
+            .filter(|grant| self.lives(grant) && self.opens(grant) == Opens::All);
         if let Some(grant) = open_to_all.max_by_key(|grant| self.rank(grant)) {
-            return Some(Payer::Grant(grant));
+            return vec![Payer::Grant(grant)];
         }
-        let mut own = grants
+        let own = grants
             .iter()
-            .filter(|grant| self.paid_for(grant, id, resource));
-        if let Some(grant) = own.find(|grant| self.lives(grant)) {
-            return Some(Payer::Grant(grant));
+            .find(|grant| self.lives(grant) && self.paid_for(grant, id, resource));
+        let mut payers: Vec<&Grant> = own.into_iter().collect();
+        if self.catalog.model().unlock_all {
+            let others = self.in_force();
+            payers.extend(
+                others
+                    .into_iter()
+                    .filter(|other| own.is_none_or(|own| own.id != other.id)),
+            );
         }
-        if self.catalog.model().unlock_all
-            && let Some(grant) = self.in_force().first()
-        {
-            return Some(Payer::Grant(grant));
+        if payers.is_empty() && resource.payer == Some(Owner::Free) {
+            return vec![Payer::Free];
         }
-        (resource.payer == Some(Owner::Free)).then_some(Payer::Free)
+        payers.into_iter().map(Payer::Grant).collect()
+    }
+
+    fn opens(&self, grant: &Grant) -> Opens {
+        self.catalog
+            .plan(&grant.plan)
+            .map_or(Opens::Own, |plan| plan.opens)
+    }
+
+    /// Whether a grant opens resources that it did not pay for, while it lives.
+    #[must_use]
+    pub fn opens_others(&self, grant: &Grant) -> bool {
+        self.opens(grant) == Opens::All
+            || (self.catalog.model().unlock_all && self.rank(grant).is_some())
     }
 
     /// Whether a grant paid for a resource, by making it or by opening it.
@@ -118,12 +135,8 @@ impl<'a> Standing<'a> {
         else {
             return (Closure::NoSlot, None);
         };
-        let opened_all = self
-            .catalog
-            .plan(&last.plan)
-            .is_some_and(|plan| plan.opens == Opens::All);
         (
-            if opened_all {
+            if self.opens(last) == Opens::All {
                 Closure::ProEnded
             } else {
                 Closure::PurchaseExpired
