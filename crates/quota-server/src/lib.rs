@@ -2,6 +2,7 @@
 //!
 //! Reading order: [`cli`] is what the binary does, [`api`] what clients see, [`service`] what stands behind it.
 
+pub mod admission;
 pub mod answering;
 pub mod api;
 pub mod auth;

@@ -1,5 +1,6 @@
 //! A node: what all of its parts share.
 
+use crate::admission::Gate;
 use crate::cache::SubjectCache;
 use crate::clock::DatabaseClock;
 use crate::shelf::Shelf;
@@ -34,11 +35,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the ledger and learns its catalogs and ends.
+    /// Opens the ledger and learns its catalogs and ends. Commands are let in while the gate is open.
     ///
     /// # Errors
     /// The database is down, not migrated, or holds what this version cannot read.
-    pub async fn open(database_url: &str) -> anyhow::Result<(Self, crate::writer::Queue)> {
+    pub async fn open(database_url: &str, gate: Arc<Gate>) -> anyhow::Result<(Self, crate::writer::Queue)> {
         let ledger = Ledger::connect(database_url, FOLD_VERSION, POOL_SIZE).await?;
         let shelf = Arc::new(Shelf::default());
         shelf.load(&ledger).await?;
@@ -46,7 +47,7 @@ impl Node {
         clock.set(ledger.clock().await?);
         let ends = ends(&ledger).await?;
         let cache = Arc::new(SubjectCache::new(ends, CACHED_SUBJECTS, clock.elapsed()));
-        let (writer, queue) = crate::writer::queue();
+        let (writer, queue) = crate::writer::queue(gate);
         let committed = Arc::new(Notify::new());
         Ok((Self { ledger, cache, shelf, clock, committed, writer }, queue))
     }

@@ -1,9 +1,12 @@
 //! What the HTTP side asks of the ledger: decisions, facts, answers from views, and whether all of it is ready.
 
+use crate::admission::{Gate, admit};
 use crate::answering::Freshness;
-use crate::config::ServiceSettings;
+use crate::config::{Kafka, ServiceSettings};
 use crate::node::Node;
 use crate::publishing::{PublishError, Published, publish_catalog};
+use crate::topics::Topics;
+use crate::workers::Workers;
 use quota_core::catalog::Catalog;
 use quota_core::command::{Address, Answer, Command, Decision, Refusal};
 use quota_core::judge::Question;
@@ -12,13 +15,31 @@ use quota_core::row::Row;
 use quota_core::time::Timestamp;
 use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// How this service calls itself to Kafka.
+const CLIENT_ID: &str = "quota-ledger";
+/// How long a start waits for Kafka before it answers what can be answered without.
+const START_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a probe waits for Kafka.
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The ledger, as requests see it.
 pub struct Service {
     node: Node,
-    lane: Mutex<Option<JoinHandle<()>>>,
+    topics: Topics,
+    gate: Arc<Gate>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What runs behind a service.
+struct Running {
+    workers: Workers,
+    lane: JoinHandle<()>,
+    admission: JoinHandle<()>,
     stop: CancellationToken,
 }
 
@@ -39,21 +60,38 @@ impl Service {
     /// # Errors
     /// What this node cannot serve without.
     pub async fn start(settings: ServiceSettings) -> anyhow::Result<Arc<Self>> {
-        let (node, queue) = Node::open(&settings.database_url).await?;
+        let gate = Arc::new(Gate::closed("this node has not reached Kafka yet"));
+        let (node, queue) = Node::open(&settings.database_url, Arc::clone(&gate)).await?;
+        let topics = match &settings.kafka {
+            Kafka::Cluster(brokers) => Topics::of_cluster(quota_kafka::Settings::new(brokers.clone(), CLIENT_ID)),
+            Kafka::Embedded(broker) => Topics::of_embedded(Arc::clone(broker), CLIENT_ID),
+        };
         let stop = CancellationToken::new();
         let lane = tokio::spawn(crate::writer::run(node.lane_context(), queue, stop.clone()));
-        Ok(Arc::new(Self { node, lane: Mutex::new(Some(lane)), stop }))
+        let mut admission = {
+            let (node, topics, gate, stop) = (node.clone(), topics.clone(), Arc::clone(&gate), stop.clone());
+            tokio::spawn(async move { admit(&node, &topics, &gate, &stop).await })
+        };
+        if tokio::time::timeout(START_PATIENCE, &mut admission).await.is_err() {
+            tracing::warn!("Kafka is not there: this node answers checks, and refuses to write until it is");
+        }
+        let workers = Workers::start(&node, &topics, &settings.roles);
+        let running = Mutex::new(Some(Running { workers, lane, admission, stop }));
+        Ok(Arc::new(Self { node, topics, gate, running }))
     }
 
-    /// Stops what [`Service::start`] started, after the last request.
+    /// Stops what [`Service::start`] started, after the last request: first what brings commands, then the lane once
+    /// its queue is empty, then what carries the ledger on.
     pub async fn stop(&self) {
-        self.stop.cancel();
-        let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(lane) = lane
-            && let Err(error) = lane.await
-        {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { mut workers, lane, admission, stop }) = running else { return };
+        workers.stop_intake().await;
+        stop.cancel();
+        admission.abort();
+        if let Err(error) = lane.await {
             tracing::error!(%error, "the lane did not end well");
         }
+        workers.stop().await;
     }
 
     /// What its parts share.
@@ -170,6 +208,11 @@ impl Service {
     /// Whether this node can do its work.
     pub async fn readiness(&self) -> Readiness {
         let postgres = self.node.ledger.clock().await.err().map(|error| error.to_string());
-        Readiness { postgres, ..Readiness::default() }
+        let writer = self.gate.why().map(|why| why.to_string());
+        let kafka = match tokio::time::timeout(PROBE_PATIENCE, self.topics.ensure(self.partitions())).await {
+            Ok(reached) => reached.err().map(|error| format!("{error:#}")),
+            Err(_) => Some("no broker answers".to_owned()),
+        };
+        Readiness { postgres, kafka, writer }
     }
 }

@@ -9,6 +9,7 @@ mod job;
 
 pub use drive::{Context, run};
 
+use crate::admission::Gate;
 use crate::writer::job::{Job, Phase, Ticket};
 use quota_core::command::{Answer, Command, Refusal};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Writer {
     jobs: mpsc::UnboundedSender<Job>,
     waiting: Arc<AtomicUsize>,
+    gate: Arc<Gate>,
 }
 
 /// The lane's end of the queue.
@@ -34,13 +36,13 @@ pub struct Queue {
     waiting: Arc<AtomicUsize>,
 }
 
-/// A writer and the queue that its lane drains.
+/// A writer and the queue that its lane drains; commands get in while the gate is open.
 #[must_use]
-pub fn queue() -> (Writer, Queue) {
+pub fn queue(gate: Arc<Gate>) -> (Writer, Queue) {
     // Unbounded as a channel, bounded by the count of waiting commands: a batch counts by its commands.
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    (Writer { jobs: sender, waiting: Arc::clone(&waiting) }, Queue { jobs: receiver, waiting })
+    (Writer { jobs: sender, waiting: Arc::clone(&waiting), gate }, Queue { jobs: receiver, waiting })
 }
 
 impl Writer {
@@ -61,6 +63,9 @@ impl Writer {
         let count = commands.len();
         if count == 0 {
             return Vec::new();
+        }
+        if let Some(why) = self.gate.why() {
+            return refuse_all(count, &why);
         }
         if self.waiting.fetch_add(count, Ordering::Relaxed) + count > QUEUE_MAX {
             self.waiting.fetch_sub(count, Ordering::Relaxed);

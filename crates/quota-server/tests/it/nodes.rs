@@ -188,7 +188,7 @@ pub struct Running {
 
 impl Running {
     pub async fn start(database: &Database, topics: &Topics, roles: &[Role]) -> Self {
-        let (node, queue) = Node::open(&database.url).await.unwrap();
+        let (node, queue) = Node::open(&database.url, Arc::new(quota_server::admission::Gate::open())).await.unwrap();
         let stop_lane = CancellationToken::new();
         let lane = writer::run(node.lane_context(), queue, stop_lane.clone());
         let roles = roles.iter().copied().collect();
