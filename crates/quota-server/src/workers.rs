@@ -4,7 +4,7 @@ use crate::config::Role;
 use crate::heads::{self, Heads};
 use crate::node::Node;
 use crate::topics::Topics;
-use crate::{follower, projector, relay};
+use crate::{follower, inbox, projector, relay, sweeper};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -44,6 +44,16 @@ impl Workers {
         }
         if roles.contains(&Role::Projector) {
             workers.carry(projector::run, node, topics, &heads);
+        }
+        let stop = &workers.stop_intake;
+        if roles.contains(&Role::Inbox) {
+            let inbox = inbox::run(node.clone(), topics.clone(), heads.clone(), stop.clone());
+            workers.intake.spawn(inbox);
+        }
+        if roles.contains(&Role::Sweeper) {
+            workers
+                .intake
+                .spawn(sweeper::run(node.clone(), stop.clone()));
         }
         workers
     }
