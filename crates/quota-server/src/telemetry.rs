@@ -14,7 +14,7 @@ const SECONDS: [f64; 14] =
 
 /// Sends log lines to stderr: text for people, JSON lines for programs. `RUST_LOG` chooses what is said.
 pub fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call, as in tests, finds the first one's in place.
     if std::io::stderr().is_terminal() {
