@@ -43,9 +43,18 @@ pub struct App {
     pub keys: Arc<Keys>,
     /// What is measured.
     pub metrics: Metrics,
-    /// Answer probes and metrics to every address, not to loopback alone.
-    pub open_probes: bool,
+    /// What this node answers, and to whom.
+    pub answers: Answers,
     draining: AtomicBool,
+}
+
+/// What a node answers, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Answers {
+    /// The API; without it, probes and metrics alone.
+    pub api: bool,
+    /// Probes and metrics to every address, not to loopback alone.
+    pub open_probes: bool,
 }
 
 /// The same, for many calls at once.
@@ -58,8 +67,19 @@ pub struct Peer(pub IpAddr);
 impl App {
     /// What all calls share.
     #[must_use]
-    pub fn new(service: Arc<Service>, keys: Arc<Keys>, metrics: Metrics, open_probes: bool) -> Shared {
-        Arc::new(Self { service, keys, metrics, open_probes, draining: AtomicBool::new(false) })
+    pub fn new(
+        service: Arc<Service>,
+        keys: Arc<Keys>,
+        metrics: Metrics,
+        answers: Answers,
+    ) -> Shared {
+        Arc::new(Self {
+            service,
+            keys,
+            metrics,
+            answers,
+            draining: AtomicBool::new(false),
+        })
     }
 
     /// From now on, answers say that this node is stopping.
@@ -74,25 +94,17 @@ impl App {
     }
 }
 
+const GET: MethodFilter = MethodFilter::GET;
+const POST: MethodFilter = MethodFilter::POST;
+const PUT: MethodFilter = MethodFilter::PUT;
+
 /// Every route.
 pub fn router(app: Shared) -> Router {
-    const GET: MethodFilter = MethodFilter::GET;
-    const POST: MethodFilter = MethodFilter::POST;
-    const PUT: MethodFilter = MethodFilter::PUT;
-    let routes = Routes { router: Router::new(), metrics: app.metrics.clone() };
+    let routes = Routes {
+        router: Router::new(),
+        metrics: app.metrics.clone(),
+    };
     let routes = routes
-        .on(POST, "/v1/products/{product}/subjects/{subject}/consume", consume::consume)
-        .on(GET, "/v1/products/{product}/subjects/{subject}/check", check::check)
-        .on(GET, "/v1/products/{product}/subjects/{subject}/entitlements", subjects::entitlements)
-        .on(GET, "/v1/products/{product}/subjects/{subject}/ledger", subjects::ledger)
-        .on(POST, "/v1/products/{product}/subjects/{subject}/holds/{hold}/confirm", holds::confirm)
-        .on(POST, "/v1/products/{product}/subjects/{subject}/holds/{hold}/release", holds::release)
-        .on(POST, "/v1/products/{product}/subjects/{subject}/adjustments", adjustments::adjust)
-        .on(POST, "/v1/products/{product}/events", events::publish)
-        .on(POST, "/v1/products/{product}/consume", consume::consume_batch)
-        .on(POST, "/v1/products/{product}/check", check::check_batch)
-        .on(GET, "/v1/products/{product}/catalog", catalog::get)
-        .on(PUT, "/v1/products/{product}/catalog", catalog::put)
         .on(GET, "/healthz", health::live)
         .on(GET, "/readyz", health::ready)
         .on(GET, "/metrics", health::metrics)
@@ -100,7 +112,60 @@ pub fn router(app: Shared) -> Router {
         .on(GET, "/docs", docs::redirect)
         .on(GET, "/docs/", docs::page)
         .on(GET, "/docs/{file}", docs::page);
-    routes.router.fallback(problem::no_route).method_not_allowed_fallback(problem::no_method).with_state(app)
+    let routes = if app.answers.api { api(routes) } else { routes };
+    routes
+        .router
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .with_state(app)
+}
+
+fn api(routes: Routes) -> Routes {
+    routes
+        .on(
+            POST,
+            "/v1/products/{product}/subjects/{subject}/consume",
+            consume::consume,
+        )
+        .on(
+            GET,
+            "/v1/products/{product}/subjects/{subject}/check",
+            check::check,
+        )
+        .on(
+            GET,
+            "/v1/products/{product}/subjects/{subject}/entitlements",
+            subjects::entitlements,
+        )
+        .on(
+            GET,
+            "/v1/products/{product}/subjects/{subject}/ledger",
+            subjects::ledger,
+        )
+        .on(
+            POST,
+            "/v1/products/{product}/subjects/{subject}/holds/{hold}/confirm",
+            holds::confirm,
+        )
+        .on(
+            POST,
+            "/v1/products/{product}/subjects/{subject}/holds/{hold}/release",
+            holds::release,
+        )
+        .on(
+            POST,
+            "/v1/products/{product}/subjects/{subject}/adjustments",
+            adjustments::adjust,
+        )
+        .on(POST, "/v1/products/{product}/events", events::publish)
+        .on(
+            POST,
+            "/v1/products/{product}/consume",
+            consume::consume_batch,
+        )
+        .on(POST, "/v1/products/{product}/check", check::check_batch)
+        .on(GET, "/v1/products/{product}/catalog", catalog::get)
+        .on(PUT, "/v1/products/{product}/catalog", catalog::put)
 }
 
 /// Routes that are being put together.
@@ -126,7 +191,10 @@ impl Routes {
                 response
             }
         };
-        Self { router: self.router.route(path, on(method, metered)), metrics: self.metrics }
+        Self {
+            router: self.router.route(path, on(method, metered)),
+            metrics: self.metrics,
+        }
     }
 }
 
@@ -140,6 +208,8 @@ fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
 fn json_bytes(status: StatusCode, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

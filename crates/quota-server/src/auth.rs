@@ -31,7 +31,14 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope, in the order that they are listed in.
-    pub const ALL: [Self; 6] = [Self::Publish, Self::Consume, Self::Check, Self::Read, Self::Admin, Self::Gateway];
+    pub const ALL: [Self; 6] = [
+        Self::Publish,
+        Self::Consume,
+        Self::Check,
+        Self::Read,
+        Self::Admin,
+        Self::Gateway,
+    ];
 
     /// The word on the command line and in the database.
     #[must_use]
@@ -78,7 +85,11 @@ impl Scopes {
     /// Their words.
     #[must_use]
     pub fn words(self) -> Vec<&'static str> {
-        Scope::ALL.into_iter().filter(|scope| self.holds(*scope)).map(Scope::word).collect()
+        Scope::ALL
+            .into_iter()
+            .filter(|scope| self.holds(*scope))
+            .map(Scope::word)
+            .collect()
     }
 }
 
@@ -134,9 +145,18 @@ impl Keys {
         let stored = ledger.all_active_keys().await?;
         let keys = stored.into_iter().filter_map(|key| {
             let scopes = Scopes::of_words(key.scopes.iter().map(String::as_str));
-            let scopes = scopes.inspect_err(|word| tracing::warn!(key = key.id, word, "a key has a scope unknown here"));
+            let scopes = scopes.inspect_err(|word| {
+                tracing::warn!(key = key.id, word, "a key has a scope unknown here")
+            });
             let product = (key.product != ANY_PRODUCT).then_some(key.product);
-            Some((key.hash, Arc::new(Grant { id: key.id, product, scopes: scopes.ok()? })))
+            Some((
+                key.hash,
+                Arc::new(Grant {
+                    id: key.id,
+                    product,
+                    scopes: scopes.ok()?,
+                }),
+            ))
         });
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
         Ok(())

@@ -69,7 +69,9 @@ pub fn run() -> ExitCode {
 
 fn carry_out(command: Command) -> anyhow::Result<Verdict> {
     crate::telemetry::log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match command {
             Command::Dev(dev) => dev.run().await,

@@ -22,7 +22,12 @@ pub struct Database {
 #[derive(Args, Clone, Debug)]
 pub struct Listening {
     /// The address to listen on; port 0 takes a free one
-    #[arg(long, env = "QUOTA_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "QUOTA_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
     /// A file to write when everything answers: a JSON object with the URL and the like
     #[arg(long, value_name = "FILE")]
@@ -73,8 +78,14 @@ pub enum Role {
 #[derive(Args, Clone, Debug)]
 pub struct Roles {
     /// What this node does
-    #[arg(long, env = "QUOTA_ROLES", value_enum, value_delimiter = ',', value_name = "ROLES",
-          default_value = "api,writer,relay,projector,inbox,sweeper")]
+    #[arg(
+        long,
+        env = "QUOTA_ROLES",
+        value_enum,
+        value_delimiter = ',',
+        value_name = "ROLES",
+        default_value = "api,writer,relay,projector,inbox,sweeper"
+    )]
     roles: Vec<Role>,
 }
 
@@ -107,18 +118,34 @@ impl ProductSecrets {
     #[must_use]
     pub fn from_environment(product: &str) -> Self {
         let name = product.to_uppercase().replace('-', "_");
-        let set = |what: &str| std::env::var(format!("QUOTA_{name}_{what}")).ok().filter(|value| !value.is_empty());
+        let set = |what: &str| {
+            std::env::var(format!("QUOTA_{name}_{what}"))
+                .ok()
+                .filter(|value| !value.is_empty())
+        };
         let secrets = set("RAZORPAY_SECRETS").unwrap_or_default();
-        let secrets = secrets.split(',').map(str::trim).filter(|secret| !secret.is_empty());
-        Self { jwt_hs256: set("JWT_HS256"), razorpay_secrets: secrets.map(str::to_owned).collect() }
+        let secrets = secrets
+            .split(',')
+            .map(str::trim)
+            .filter(|secret| !secret.is_empty());
+        Self {
+            jwt_hs256: set("JWT_HS256"),
+            razorpay_secrets: secrets.map(str::to_owned).collect(),
+        }
     }
 
     /// The same, with what is not set taken from others.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
-        let razorpay_secrets =
-            if self.razorpay_secrets.is_empty() { others.razorpay_secrets } else { self.razorpay_secrets };
-        Self { jwt_hs256: self.jwt_hs256.or(others.jwt_hs256), razorpay_secrets }
+        let razorpay_secrets = if self.razorpay_secrets.is_empty() {
+            others.razorpay_secrets
+        } else {
+            self.razorpay_secrets
+        };
+        Self {
+            jwt_hs256: self.jwt_hs256.or(others.jwt_hs256),
+            razorpay_secrets,
+        }
     }
 }
 
@@ -162,6 +189,9 @@ pub struct ServiceSettings {
 impl fmt::Debug for ServiceSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The database's URL has a password in it.
-        f.debug_struct("ServiceSettings").field("kafka", &self.kafka).field("roles", &self.roles).finish_non_exhaustive()
+        f.debug_struct("ServiceSettings")
+            .field("kafka", &self.kafka)
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
     }
 }

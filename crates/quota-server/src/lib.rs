@@ -13,6 +13,7 @@ pub mod config;
 pub mod embedded;
 pub mod follower;
 pub mod heads;
+pub mod host;
 pub mod inbox;
 pub mod loading;
 pub mod node;

@@ -9,18 +9,26 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// Upper bounds of the request times that are counted, in seconds.
-const SECONDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const SECONDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 /// Sends log lines to stderr: text for people, JSON lines for programs. `RUST_LOG` chooses what is said.
 pub fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second call, as in tests, finds the first one's in place.
     if std::io::stderr().is_terminal() {
         lines.with_target(false).try_init().unwrap_or_default();
     } else {
-        lines.json().flatten_event(true).try_init().unwrap_or_default();
+        lines
+            .json()
+            .flatten_event(true)
+            .try_init()
+            .unwrap_or_default();
     }
 }
 
@@ -38,10 +46,12 @@ impl Metrics {
         if let Some(handle) = INSTALLED.get() {
             return Ok(Self(handle.clone()));
         }
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?;
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?;
         let recorder = builder.build_recorder();
         let handle = INSTALLED.get_or_init(|| recorder.handle()).clone();
-        metrics::set_global_recorder(recorder).map_err(|error| anyhow::anyhow!("metrics: {error}"))?;
+        metrics::set_global_recorder(recorder)
+            .map_err(|error| anyhow::anyhow!("metrics: {error}"))?;
         Ok(Self(handle))
     }
 
@@ -62,7 +72,8 @@ impl Metrics {
     /// The meter of one route. Its counters are looked up here, once.
     #[must_use]
     pub fn meter(&self, route: &'static str) -> Arc<Meter> {
-        let class = |class| counter!("quota_http_requests_total", "route" => route, "status" => class);
+        let class =
+            |class| counter!("quota_http_requests_total", "route" => route, "status" => class);
         Arc::new(Meter {
             good: class("2xx"),
             moved: class("3xx"),

@@ -2,8 +2,8 @@
 
 use crate::api::call::{Call, Outcome, visible, within_amounts};
 use crate::api::consume::{idempotency_key, named};
-use crate::api::problem::{Problem, ProblemBody};
 use crate::api::json;
+use crate::api::problem::{Problem, ProblemBody};
 use crate::auth::Scope;
 use axum::http::StatusCode;
 use quota_core::command::{Adjust, Answer, Command, Wish};
@@ -54,19 +54,36 @@ pub struct AdjustmentBody {
 pub async fn adjust(call: Call) -> Outcome {
     let address = call.subject(&[Scope::Admin])?;
     let key = idempotency_key(&call)?;
-    let AdjustmentRequest { feature, amount, reason, actor } = call.json()?;
+    let AdjustmentRequest {
+        feature,
+        amount,
+        reason,
+        actor,
+    } = call.json()?;
     named(&feature, None)?;
     let amount = within_amounts(amount)?;
     visible(&actor).map_err(|why| Problem::invalid("actor", why))?;
     if !is_visible(&reason, MAX_WORDS) {
-        return Err(Problem::invalid("reason", format!("must be 1 to {MAX_WORDS} visible characters")));
+        return Err(Problem::invalid(
+            "reason",
+            format!("must be 1 to {MAX_WORDS} visible characters"),
+        ));
     }
     let id = key.unwrap_or_else(|| Uuid::now_v7().to_string());
-    let wish = Wish::Adjust(Adjust { feature, amount, reason, actor, id });
+    let wish = Wish::Adjust(Adjust {
+        feature,
+        amount,
+        reason,
+        actor,
+        id,
+    });
     match call.app.service.submit(Command { address, wish }).await {
-        Answer::Recorded { position, .. } => {
-            Ok(json(StatusCode::OK, &AdjustmentBody { position: position.to_string() }))
-        }
+        Answer::Recorded { position, .. } => Ok(json(
+            StatusCode::OK,
+            &AdjustmentBody {
+                position: position.to_string(),
+            },
+        )),
         Answer::Refused(refusal) => Err(refusal.into()),
         _ => Err(Problem::internal()),
     }

@@ -31,9 +31,17 @@ pub type Items<T> = Vec<(Option<String>, Result<T, Problem>)>;
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Items<T>, Problem> {
     let envelope: Envelope<&RawValue> = read_json(body)?;
     if envelope.requests.len() > MAX_BATCH {
-        return Err(Problem::field("batch_too_large", "requests", format!("a batch may have {MAX_BATCH} requests; send several")));
+        return Err(Problem::field(
+            "batch_too_large",
+            "requests",
+            format!("a batch may have {MAX_BATCH} requests; send several"),
+        ));
     }
-    Ok(envelope.requests.into_iter().map(|text| item(text.get().as_bytes())).collect())
+    Ok(envelope
+        .requests
+        .into_iter()
+        .map(|text| item(text.get().as_bytes()))
+        .collect())
 }
 
 fn item<T: DeserializeOwned>(text: &[u8]) -> (Option<String>, Result<T, Problem>) {
@@ -41,7 +49,9 @@ fn item<T: DeserializeOwned>(text: &[u8]) -> (Option<String>, Result<T, Problem>
     struct Id {
         id: Option<String>,
     }
-    let id = serde_json::from_slice::<Id>(text).ok().and_then(|named| named.id);
+    let id = serde_json::from_slice::<Id>(text)
+        .ok()
+        .and_then(|named| named.id);
     (id, read_json(text))
 }
 
@@ -77,12 +87,20 @@ impl Decisions {
 
     /// The next item's decision, with the status that a call of its own would have had.
     pub fn decided(&mut self, id: Option<&str>, status: StatusCode, decision: &DecisionBody<'_>) {
-        self.push(&Decided { id, status: status.as_u16(), decision });
+        self.push(&Decided {
+            id,
+            status: status.as_u16(),
+            decision,
+        });
     }
 
     /// The next item's error.
     pub fn failed(&mut self, id: Option<&str>, problem: &Problem) {
-        self.push(&Failed { id, status: problem.status().as_u16(), error: problem.as_item() });
+        self.push(&Failed {
+            id,
+            status: problem.status().as_u16(),
+            error: problem.as_item(),
+        });
     }
 
     fn push(&mut self, item: &impl Serialize) {
@@ -115,13 +133,29 @@ mod tests {
 
     #[test]
     fn one_bad_request_harms_no_other() {
-        let text = br#"{"requests": [{"id": "a", "word": "x"}, {"id": "b"}, 7, {"id": 7, "word": "x"}]}"#;
+        let text =
+            br#"{"requests": [{"id": "a", "word": "x"}, {"id": "b"}, 7, {"id": 7, "word": "x"}]}"#;
         let items: Items<Shape> = read(text).unwrap();
         let seen: Vec<(Option<&str>, Option<&str>)> = items
             .iter()
-            .map(|(id, item)| (id.as_deref(), item.as_ref().err().and_then(|problem| problem.as_item().field)))
+            .map(|(id, item)| {
+                (
+                    id.as_deref(),
+                    item.as_ref()
+                        .err()
+                        .and_then(|problem| problem.as_item().field),
+                )
+            })
             .collect();
-        assert_eq!(seen, [(Some("a"), None), (Some("b"), Some("word")), (None, None), (None, Some("id"))]);
+        assert_eq!(
+            seen,
+            [
+                (Some("a"), None),
+                (Some("b"), Some("word")),
+                (None, None),
+                (None, Some("id"))
+            ]
+        );
         assert!(items.iter().skip(1).all(|(_, item)| item.is_err()));
         assert!(read::<Shape>(b"{}").is_err());
         assert!(read::<Shape>(b"[]").is_err());
@@ -136,7 +170,9 @@ mod tests {
         let text = String::from_utf8(answer.0).unwrap();
         assert_eq!(
             text.split_once("},{").map(|(first, _)| first),
-            Some(r#"{"decisions":[{"id":"a","status":422,"error":{"code":"invalid_request","message":"no","field":"amount"}"#)
+            Some(
+                r#"{"decisions":[{"id":"a","status":422,"error":{"code":"invalid_request","message":"no","field":"amount"}"#
+            )
         );
     }
 }

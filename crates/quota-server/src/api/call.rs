@@ -35,10 +35,18 @@ impl FromRequest<Shared> for Call {
     async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let params = RawPathParams::from_request_parts(&mut parts, app).await;
-        let params = params.map_err(|_| Problem::malformed("the path is not UTF-8 under its percent-encoding"))?;
+        let params = params
+            .map_err(|_| Problem::malformed("the path is not UTF-8 under its percent-encoding"))?;
         // The connection has read and measured it already.
-        let body = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| Problem::internal())?;
-        Ok(Self { app: app.clone(), parts, body, params })
+        let body = axum::body::to_bytes(body, usize::MAX)
+            .await
+            .map_err(|_| Problem::internal())?;
+        Ok(Self {
+            app: app.clone(),
+            parts,
+            body,
+            params,
+        })
     }
 }
 
@@ -54,7 +62,10 @@ impl Call {
     }
 
     fn raw(&self, param: &str) -> &str {
-        self.params.iter().find(|(name, _)| *name == param).map_or("", |(_, value)| value)
+        self.params
+            .iter()
+            .find(|(name, _)| *name == param)
+            .map_or("", |(_, value)| value)
     }
 
     /// A header's value; none where there is no such header.
@@ -63,12 +74,18 @@ impl Call {
     /// It stands there twice, or is not UTF-8.
     pub fn header(&self, name: &'static str) -> Result<Option<&str>, Problem> {
         let mut values = self.parts.headers.get_all(name).iter();
-        let (Some(value), second) = (values.next(), values.next()) else { return Ok(None) };
+        let (Some(value), second) = (values.next(), values.next()) else {
+            return Ok(None);
+        };
         if second.is_some() {
-            return Err(Problem::invalid(name, "this header stands in the request twice"));
+            return Err(Problem::invalid(
+                name,
+                "this header stands in the request twice",
+            ));
         }
         let text = std::str::from_utf8(value.as_bytes());
-        text.map(Some).map_err(|_| Problem::invalid(name, "this header is not UTF-8"))
+        text.map(Some)
+            .map_err(|_| Problem::invalid(name, "this header is not UTF-8"))
     }
 
     /// Who calls.
@@ -76,8 +93,14 @@ impl Call {
     /// # Errors
     /// 401: nobody that we know.
     pub fn caller(&self) -> Result<Caller, Problem> {
-        let header = self.parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, key) = header.and_then(|text| text.split_once(' ')).ok_or_else(no_key)?;
+        let header = self
+            .parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let (scheme, key) = header
+            .and_then(|text| text.split_once(' '))
+            .ok_or_else(no_key)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(no_key());
         }
@@ -95,7 +118,10 @@ impl Call {
         let Caller::Service(grant) = self.caller()?;
         let product = self.raw("product");
         if !grant.opens(product) {
-            return Err(Problem::forbidden("wrong_product", "this key is another product's"));
+            return Err(Problem::forbidden(
+                "wrong_product",
+                "this key is another product's",
+            ));
         }
         if !self.app.service.has_product(product) {
             return Err(Problem::unknown_product());
@@ -130,7 +156,10 @@ impl Call {
     ///
     /// # Errors
     /// 422 for one that is not among `known` or stands there twice; 400 for wrong percent-encoding.
-    pub fn query<const N: usize>(&self, known: [&'static str; N]) -> Result<[Option<String>; N], Problem> {
+    pub fn query<const N: usize>(
+        &self,
+        known: [&'static str; N],
+    ) -> Result<[Option<String>; N], Problem> {
         read_query(self.parts.uri.query().unwrap_or_default(), known)
     }
 }
@@ -179,7 +208,9 @@ fn json_problem<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Problem {
     let detail = error.into_inner().to_string();
     let detail = detail.split(" at line ").next().unwrap_or_default();
     // A missing member has no place of its own; the message names it.
-    let missing = detail.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    let missing = detail
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
     match (path.as_str(), missing) {
         (".", Some(member)) => Problem::invalid(member.to_owned(), "this member is missing"),
         (_, Some(member)) => Problem::invalid(format!("{path}.{member}"), "this member is missing"),
@@ -188,17 +219,26 @@ fn json_problem<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Problem {
     }
 }
 
-fn read_query<const N: usize>(query: &str, known: [&'static str; N]) -> Result<[Option<String>; N], Problem> {
+fn read_query<const N: usize>(
+    query: &str,
+    known: [&'static str; N],
+) -> Result<[Option<String>; N], Problem> {
     let mut values = [const { None }; N];
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decoded(name)?;
         let place = known.iter().position(|known| *known == name);
         let Some(slot) = place.and_then(|place| values.get_mut(place)) else {
-            return Err(Problem::invalid(name, format!("unknown parameter; there are {}", known.join(", "))));
+            return Err(Problem::invalid(
+                name,
+                format!("unknown parameter; there are {}", known.join(", ")),
+            ));
         };
         if slot.replace(decoded(value)?).is_some() {
-            return Err(Problem::invalid(name, "this parameter stands in the query twice"));
+            return Err(Problem::invalid(
+                name,
+                "this parameter stands in the query twice",
+            ));
         }
     }
     Ok(values)
@@ -228,7 +268,9 @@ fn decoded(text: &str) -> Result<String, Problem> {
 /// # Errors
 /// It is none.
 pub fn amount(given: Option<&str>) -> Result<i64, Problem> {
-    let amount = given.map_or(Ok(1), str::parse).map_err(|_| Problem::invalid("amount", "must be a whole number"))?;
+    let amount = given
+        .map_or(Ok(1), str::parse)
+        .map_err(|_| Problem::invalid("amount", "must be a whole number"))?;
     within_amounts(amount)
 }
 
@@ -240,7 +282,10 @@ pub fn within_amounts(amount: i64) -> Result<i64, Problem> {
     if (1..=MAX_UNITS).contains(&amount) {
         Ok(amount)
     } else {
-        Err(Problem::invalid("amount", format!("must be from 1 to {MAX_UNITS}")))
+        Err(Problem::invalid(
+            "amount",
+            format!("must be from 1 to {MAX_UNITS}"),
+        ))
     }
 }
 
@@ -271,7 +316,10 @@ mod tests {
         let problem = |text: &str| {
             let problem = read_json::<Shape>(text.as_bytes()).unwrap_err();
             let item = problem.as_item();
-            (problem.status().as_u16(), item.field.unwrap_or_default().to_owned())
+            (
+                problem.status().as_u16(),
+                item.field.unwrap_or_default().to_owned(),
+            )
         };
         for malformed in ["", "{", "{\"word\": 1, x}", "{\"word\": \"a\"} x", "\u{ff}"] {
             assert_eq!(problem(malformed), (400, String::new()), "{malformed}");
@@ -279,17 +327,32 @@ mod tests {
         assert_eq!(problem("[]"), (422, String::new()));
         assert_eq!(problem("{\"word\": 1}"), (422, "word".into()));
         assert_eq!(problem("{}"), (422, "word".into()));
-        assert_eq!(problem("{\"word\": \"a\", \"other\": 1}"), (422, "other".into()));
-        assert_eq!(problem("{\"word\": \"a\", \"inner\": [{}]}"), (422, "inner[0].word".into()));
+        assert_eq!(
+            problem("{\"word\": \"a\", \"other\": 1}"),
+            (422, "other".into())
+        );
+        assert_eq!(
+            problem("{\"word\": \"a\", \"inner\": [{}]}"),
+            (422, "inner[0].word".into())
+        );
     }
 
     #[test]
     fn a_query_is_read_once_and_whole() {
         let read = |text| read_query(text, ["feature", "amount"]);
         let [feature, amount] = read("feature=a%20b+c&amount=3").unwrap();
-        assert_eq!((feature.as_deref(), amount.as_deref()), (Some("a b c"), Some("3")));
+        assert_eq!(
+            (feature.as_deref(), amount.as_deref()),
+            (Some("a b c"), Some("3"))
+        );
         assert_eq!(read("").unwrap(), [None, None]);
-        for bad in ["feature=1&feature=2", "other=1", "feature=%zz", "feature=%e", "feature=%ff"] {
+        for bad in [
+            "feature=1&feature=2",
+            "other=1",
+            "feature=%zz",
+            "feature=%e",
+            "feature=%ff",
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

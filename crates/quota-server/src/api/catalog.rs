@@ -1,8 +1,8 @@
 //! A product's catalog: the version in force, and publishing the next.
 
 use crate::api::call::{Call, Outcome};
-use crate::api::problem::{Problem, ProblemBody};
 use crate::api::json;
+use crate::api::problem::{Problem, ProblemBody};
 use crate::auth::{Caller, Scope};
 use crate::publishing::PublishError;
 use axum::body::Body;
@@ -26,16 +26,25 @@ const TOML: &str = "application/toml";
 )]
 pub async fn get(call: Call) -> Outcome {
     let product = call.product(&[Scope::Read])?;
-    let (version, catalog) = call.app.service.catalog(product).ok_or_else(Problem::unknown_product)?;
+    let (version, catalog) = call
+        .app
+        .service
+        .catalog(product)
+        .ok_or_else(Problem::unknown_product)?;
     let tag = tag(version)?;
-    if call.header("If-None-Match")?.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+    if call
+        .header("If-None-Match")?
+        .is_some_and(|known| known.as_bytes() == tag.as_bytes())
+    {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response.headers_mut().insert(ETAG, tag);
         return Ok(response);
     }
     let mut response = Response::new(Body::from(catalog.text().to_owned()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TOML));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(TOML));
     response.headers_mut().insert(ETAG, tag);
     Ok(response)
 }
@@ -69,9 +78,14 @@ pub struct Published<'a> {
 )]
 pub async fn put(call: Call) -> Outcome {
     let product = publishable(&call)?;
-    let text = std::str::from_utf8(&call.body).map_err(|_| Problem::malformed("the catalog is not UTF-8"))?;
+    let text = std::str::from_utf8(&call.body)
+        .map_err(|_| Problem::malformed("the catalog is not UTF-8"))?;
     let if_match = if_match(&call)?;
-    let outcome = call.app.service.publish_catalog(product, text, if_match).await;
+    let outcome = call
+        .app
+        .service
+        .publish_catalog(product, text, if_match)
+        .await;
     let outcome = outcome.map_err(|error| match error {
         PublishError::Faulty(faults) => Problem::faults("invalid_catalog", &faults),
         PublishError::Stale { current } => Problem::new(
@@ -84,7 +98,11 @@ pub async fn put(call: Call) -> Outcome {
             Refusal::unavailable("the ledger cannot be written just now; nothing was published").into()
         }
     })?;
-    let body = Published { product, version: outcome.version, changed: outcome.row.is_some() };
+    let body = Published {
+        product,
+        version: outcome.version,
+        changed: outcome.row.is_some(),
+    };
     let mut response = json(StatusCode::OK, &body);
     response.headers_mut().insert(ETAG, tag(outcome.version)?);
     Ok(response)
@@ -94,7 +112,10 @@ pub async fn put(call: Call) -> Outcome {
 fn publishable(call: &Call) -> Result<&str, Problem> {
     let product = call.name("product")?;
     let Caller::Service(grant) = call.caller()?;
-    if !call.app.service.has_product(product) && grant.opens(product) && grant.scopes.holds(Scope::Admin) {
+    if !call.app.service.has_product(product)
+        && grant.opens(product)
+        && grant.scopes.holds(Scope::Admin)
+    {
         return Ok(product);
     }
     call.product(&[Scope::Admin])

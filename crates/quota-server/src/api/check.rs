@@ -1,5 +1,6 @@
 //! Check: may it be done now? Nothing is used.
 
+use crate::answering::Freshness;
 use crate::api::batch::{self, Decisions, Envelope, Items};
 use crate::api::call::{Call, Outcome, amount, at_least, visible, within_amounts};
 use crate::api::consume::{evidence, named};
@@ -7,7 +8,6 @@ use crate::api::decision::{self, DecisionBody};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::{App, json};
 use crate::auth::Scope;
-use crate::answering::Freshness;
 use axum::http::StatusCode;
 use futures::stream::{self, StreamExt as _};
 use quota_core::command::{Address, Decision};
@@ -21,7 +21,10 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub struct CheckItem {
     /// The caller's id of this question; its answer carries it.
-    #[expect(dead_code, reason = "read before the rest, so that a bad item is answered under its id")]
+    #[expect(
+        dead_code,
+        reason = "read before the rest, so that a bad item is answered under its id"
+    )]
     id: Option<String>,
     /// The subject.
     subject: String,
@@ -64,13 +67,22 @@ type Answered = Result<(Decision, Vec<String>, Freshness), Problem>;
 )]
 pub async fn check(call: Call) -> Outcome {
     let address = call.subject(&[Scope::Check])?;
-    let [feature, units, resource, position] = call.query(["feature", "amount", "resource", "at_least"])?;
-    let feature = feature.ok_or_else(|| Problem::invalid("feature", "this parameter is missing"))?;
+    let [feature, units, resource, position] =
+        call.query(["feature", "amount", "resource", "at_least"])?;
+    let feature =
+        feature.ok_or_else(|| Problem::invalid("feature", "this parameter is missing"))?;
     named(&feature, resource.as_deref())?;
-    let question = Question { feature, amount: amount(units.as_deref())?, resource };
+    let question = Question {
+        feature,
+        amount: amount(units.as_deref())?,
+        resource,
+    };
     let at_least = at_least(position.as_deref())?;
     let (decision, evidence, freshness) = answered(&call.app, &address, question, at_least).await?;
-    Ok(json(StatusCode::OK, &decision::body(&decision, &evidence, freshness)))
+    Ok(json(
+        StatusCode::OK,
+        &decision::body(&decision, &evidence, freshness),
+    ))
 }
 
 /// Ask several questions, each by itself.
@@ -102,15 +114,31 @@ pub async fn check_batch(call: Call) -> Outcome {
 }
 
 async fn asked(app: &App, product: &str, item: Result<CheckItem, Problem>) -> Answered {
-    let CheckItem { subject, feature, amount, resource, at_least: position, .. } = item?;
+    let CheckItem {
+        subject,
+        feature,
+        amount,
+        resource,
+        at_least: position,
+        ..
+    } = item?;
     visible(&subject).map_err(|why| Problem::invalid("subject", why))?;
     named(&feature, resource.as_deref())?;
-    let question = Question { feature, amount: within_amounts(amount)?, resource };
+    let question = Question {
+        feature,
+        amount: within_amounts(amount)?,
+        resource,
+    };
     let at_least = at_least(position.as_deref())?;
     answered(app, &app.address(product, &subject), question, at_least).await
 }
 
-async fn answered(app: &App, address: &Address, question: Question, at_least: Option<Position>) -> Answered {
+async fn answered(
+    app: &App,
+    address: &Address,
+    question: Question,
+    at_least: Option<Position>,
+) -> Answered {
     let (decision, freshness) = app.service.check(address, &question, at_least).await?;
     let evidence = evidence(app, &decision).await?;
     Ok((decision, evidence, freshness))

@@ -48,7 +48,11 @@ impl Server {
     /// The address is taken, or not this machine's.
     pub fn bind(address: SocketAddr) -> anyhow::Result<Self> {
         let listen = || {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             let listener = socket.listen(BACKLOG)?;
@@ -94,16 +98,30 @@ impl Server {
         }
         drop(self.listener);
         connections.close();
-        tokio::time::timeout(LINGER, connections.wait()).await.unwrap_or_default();
+        tokio::time::timeout(LINGER, connections.wait())
+            .await
+            .unwrap_or_default();
         closing.cancel();
-        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-            tracing::warn!(connections = connections.len(), "stopping with requests unanswered");
+        if tokio::time::timeout(DRAIN, connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = connections.len(),
+                "stopping with requests unanswered"
+            );
         }
     }
 }
 
 /// Serves one connection.
-async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, app: Shared, closing: CancellationToken) {
+async fn serve(
+    socket: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    app: Shared,
+    closing: CancellationToken,
+) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
@@ -111,7 +129,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, app: Shared,
     let wire = TokioIo::new(Wire::new(socket, stage.clone()));
     let service = service_fn(|request| answer(request, router.clone(), &app, peer, &stage));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(None).pipeline_flush(true);
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
     let mut connection = std::pin::pin!(builder.serve_connection(wire, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -136,15 +154,27 @@ async fn answer(
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let wants_continue = head.headers.contains_key(EXPECT);
-    let line = tracing::enabled!(tracing::Level::DEBUG).then(|| (head.method.clone(), head.uri.clone()));
-    let read = if body.is_end_stream() { Ok(Bytes::new()) } else { read(body, wants_continue).await };
+    let line =
+        tracing::enabled!(tracing::Level::DEBUG).then(|| (head.method.clone(), head.uri.clone()));
+    let read = if body.is_end_stream() {
+        Ok(Bytes::new())
+    } else {
+        read(body, wants_continue).await
+    };
     stage.answering();
     let mut response = match read {
         Ok(body) => {
             head.extensions.insert(Peer(peer.ip()));
-            let body = if body.is_empty() { Body::empty() } else { Body::from(body) };
+            let body = if body.is_empty() {
+                Body::empty()
+            } else {
+                Body::from(body)
+            };
             // A panic is a fault of ours in one request; the others go on.
-            match AssertUnwindSafe(router.call(Request::from_parts(head, body))).catch_unwind().await {
+            match AssertUnwindSafe(router.call(Request::from_parts(head, body)))
+                .catch_unwind()
+                .await
+            {
                 Ok(Ok(response)) => response,
                 Err(_) => {
                     tracing::error!("a request panicked");
@@ -155,7 +185,9 @@ async fn answer(
         Err(problem) => problem.into_response(),
     };
     if app.draining() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some((method, uri)) = line {
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -1,12 +1,12 @@
 //! Consume: may it be done now, and if so it is used or held, in one step.
 
+use crate::answering::Freshness;
 use crate::api::batch::{self, Decisions, Envelope, Items};
 use crate::api::call::{Call, Outcome, visible, within_amounts};
 use crate::api::decision::{self, DecisionBody};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::{App, json};
 use crate::auth::Scope;
-use crate::answering::Freshness;
 use axum::http::{HeaderName, HeaderValue};
 use futures::stream::{self, StreamExt as _};
 use quota_core::command::{Answer, Command, Consume, Decision, Wish};
@@ -90,7 +90,9 @@ pub async fn consume(call: Call) -> Outcome {
     let body = decision::body(&decision, &evidence, fresh(&call.app));
     let mut response = json(body.status(), &body);
     if decision.replayed {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }
@@ -117,7 +119,9 @@ pub async fn consume_batch(call: Call) -> Outcome {
         .collect();
     let answers = call.app.service.submit_all(commands).await;
     // The ids behind several refusals are read side by side.
-    let answers = stream::iter(answers).map(|answer| outcome(&call.app, answer)).buffered(16);
+    let answers = stream::iter(answers)
+        .map(|answer| outcome(&call.app, answer))
+        .buffered(16);
     let mut answers = answers.collect::<Vec<_>>().await.into_iter();
     let mut told = Decisions::with_capacity(asked.len());
     for (id, asked) in asked {
@@ -147,21 +151,54 @@ async fn outcome(app: &App, answer: Answer) -> Result<(Box<Decision>, Vec<String
 fn command(app: &App, product: &str, item: ConsumeItem) -> Result<Command, Problem> {
     visible(&item.id).map_err(|why| Problem::invalid("id", why))?;
     visible(&item.subject).map_err(|why| Problem::invalid("subject", why))?;
-    let ConsumeItem { id, subject, feature, amount, resource } = item;
-    let wish = wish(ConsumeRequest { feature, amount, resource, hold_seconds: None }, Some(id))?;
-    Ok(Command { address: app.address(product, &subject), wish })
+    let ConsumeItem {
+        id,
+        subject,
+        feature,
+        amount,
+        resource,
+    } = item;
+    let wish = wish(
+        ConsumeRequest {
+            feature,
+            amount,
+            resource,
+            hold_seconds: None,
+        },
+        Some(id),
+    )?;
+    Ok(Command {
+        address: app.address(product, &subject),
+        wish,
+    })
 }
 
 fn wish(asked: ConsumeRequest, key: Option<String>) -> Result<Wish, Problem> {
-    let ConsumeRequest { feature, amount, resource, hold_seconds } = asked;
+    let ConsumeRequest {
+        feature,
+        amount,
+        resource,
+        hold_seconds,
+    } = asked;
     named(&feature, resource.as_deref())?;
     let amount = within_amounts(amount)?;
     if hold_seconds.is_some_and(|seconds| !(1..=900).contains(&seconds)) {
         return Err(Problem::invalid("hold_seconds", "must be from 1 to 900"));
     }
     // An id of our own is needed only where the caller has none.
-    let fresh_id = if key.is_some() { String::new() } else { Uuid::now_v7().to_string() };
-    Ok(Wish::Consume(Consume { feature, amount, resource, hold_seconds, key, fresh_id }))
+    let fresh_id = if key.is_some() {
+        String::new()
+    } else {
+        Uuid::now_v7().to_string()
+    };
+    Ok(Wish::Consume(Consume {
+        feature,
+        amount,
+        resource,
+        hold_seconds,
+        key,
+        fresh_id,
+    }))
 }
 
 /// Checks the names of a feature and a resource.
@@ -170,7 +207,9 @@ fn wish(asked: ConsumeRequest, key: Option<String>) -> Result<Wish, Problem> {
 /// The one that breaks the rule for names.
 pub fn named(feature: &str, resource: Option<&str>) -> Result<(), Problem> {
     visible(feature).map_err(|why| Problem::invalid("feature", why))?;
-    resource.map_or(Ok(()), visible).map_err(|why| Problem::invalid("resource", why))
+    resource
+        .map_or(Ok(()), visible)
+        .map_err(|why| Problem::invalid("resource", why))
 }
 
 /// The caller's own id, bare or as a quoted string.
@@ -178,27 +217,39 @@ pub fn named(feature: &str, resource: Option<&str>) -> Result<(), Problem> {
 /// # Errors
 /// It breaks the rule for names.
 pub fn idempotency_key(call: &Call) -> Result<Option<String>, Problem> {
-    let Some(header) = call.header(IDEMPOTENCY_KEY)? else { return Ok(None) };
+    let Some(header) = call.header(IDEMPOTENCY_KEY)? else {
+        return Ok(None);
+    };
     let key = unquoted(header.trim());
     visible(&key).map_err(|why| Problem::invalid(IDEMPOTENCY_KEY, why))?;
     Ok(Some(key))
 }
 
 fn unquoted(text: &str) -> String {
-    let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+    let Some(inner) = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    else {
         return text.to_owned();
     };
     let mut key = String::with_capacity(inner.len());
     let mut characters = inner.chars();
     while let Some(character) = characters.next() {
-        key.extend(if character == '\\' { characters.next() } else { Some(character) });
+        key.extend(if character == '\\' {
+            characters.next()
+        } else {
+            Some(character)
+        });
     }
     key
 }
 
 /// A decision was made at the head, just now.
 fn fresh(app: &App) -> Freshness {
-    Freshness { as_of: app.service.now(), age_ms: 0 }
+    Freshness {
+        as_of: app.service.now(),
+        age_ms: 0,
+    }
 }
 
 /// The ids of the events behind a refusal.
@@ -208,7 +259,10 @@ fn fresh(app: &App) -> Freshness {
 pub async fn evidence(app: &App, decision: &Decision) -> Result<Vec<String>, Problem> {
     match decision.outcome.evidence.as_slice() {
         [] => Ok(Vec::new()),
-        offsets => Ok(app.service.evidence_ids(decision.address.partition, offsets).await?),
+        offsets => Ok(app
+            .service
+            .evidence_ids(decision.address.partition, offsets)
+            .await?),
     }
 }
 
@@ -228,16 +282,33 @@ mod tests {
     fn what_cannot_be_asked_for_is_refused_by_name() {
         let ask = |amount, hold_seconds, resource: Option<&str>| {
             let resource = resource.map(str::to_owned);
-            wish(ConsumeRequest { feature: "f".into(), amount, resource, hold_seconds }, None)
+            wish(
+                ConsumeRequest {
+                    feature: "f".into(),
+                    amount,
+                    resource,
+                    hold_seconds,
+                },
+                None,
+            )
         };
         let field = |problem: Problem| problem.as_item().field.map(str::to_owned);
         assert!(ask(1, None, None).is_ok() && ask(1_000_000_000, Some(900), Some("r")).is_ok());
         for amount in [0, -1, 1_000_000_001] {
-            assert_eq!(field(ask(amount, None, None).unwrap_err()).as_deref(), Some("amount"));
+            assert_eq!(
+                field(ask(amount, None, None).unwrap_err()).as_deref(),
+                Some("amount")
+            );
         }
         for seconds in [0, 901] {
-            assert_eq!(field(ask(1, Some(seconds), None).unwrap_err()).as_deref(), Some("hold_seconds"));
+            assert_eq!(
+                field(ask(1, Some(seconds), None).unwrap_err()).as_deref(),
+                Some("hold_seconds")
+            );
         }
-        assert_eq!(field(ask(1, None, Some(" ")).unwrap_err()).as_deref(), Some("resource"));
+        assert_eq!(
+            field(ask(1, None, Some(" ")).unwrap_err()).as_deref(),
+            Some("resource")
+        );
     }
 }

@@ -91,8 +91,14 @@ impl DecisionBody<'_> {
 
 /// The decision as it is sent.
 #[must_use]
-pub fn body<'a>(decision: &'a Decision, evidence: &'a [String], freshness: Freshness) -> DecisionBody<'a> {
-    let Decision { outcome, feature, .. } = decision;
+pub fn body<'a>(
+    decision: &'a Decision,
+    evidence: &'a [String],
+    freshness: Freshness,
+) -> DecisionBody<'a> {
+    let Decision {
+        outcome, feature, ..
+    } = decision;
     let allowed = outcome.reason.allows();
     DecisionBody {
         allowed,
@@ -109,7 +115,9 @@ pub fn body<'a>(decision: &'a Decision, evidence: &'a [String], freshness: Fresh
         code: outcome.reason.code(),
         message: render::message(decision),
         evidence,
-        upgrade: (!allowed).then(|| Upgrade { plans: render::upgrade_plans(decision) }),
+        upgrade: (!allowed).then(|| Upgrade {
+            plans: render::upgrade_plans(decision),
+        }),
         denial: render::denial(decision).map(|(status, body)| DenialBody { status, body }),
         prompt: render::prompt(decision),
         hold: decision.hold.as_deref(),

@@ -2,7 +2,9 @@
 
 use crate::api::call::{Call, Outcome};
 use crate::api::problem::{Problem, ProblemBody};
-use crate::api::{adjustments, catalog, check, consume, events, health, holds, json_bytes, subjects};
+use crate::api::{
+    adjustments, catalog, check, consume, events, health, holds, json_bytes, subjects,
+};
 use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
@@ -42,7 +44,10 @@ struct Keys;
 impl Modify for Keys {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
-        components.add_security_scheme("key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        components.add_security_scheme(
+            "key",
+            SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+        );
     }
 }
 
@@ -61,7 +66,9 @@ pub async fn openapi(_call: Call) -> Outcome {
 pub async fn redirect(_call: Call) -> Outcome {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    response.headers_mut().insert(LOCATION, HeaderValue::from_static("/docs/"));
+    response
+        .headers_mut()
+        .insert(LOCATION, HeaderValue::from_static("/docs/"));
     Ok(response)
 }
 
@@ -69,17 +76,21 @@ pub async fn redirect(_call: Call) -> Outcome {
 pub async fn page(call: Call) -> Outcome {
     static CONFIG: OnceLock<Arc<utoipa_swagger_ui::Config<'static>>> = OnceLock::new();
     // Without this, a page that is not on localhost would have a badge made by somebody else's server.
-    let config = || Arc::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
+    let config =
+        || Arc::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
     let name = call.parts.uri.path().trim_start_matches("/docs/");
-    let file = utoipa_swagger_ui::serve(name, CONFIG.get_or_init(config).clone()).map_err(|error| {
-        tracing::error!(%error, name, "the pages cannot be served");
-        Problem::internal()
-    })?;
+    let file =
+        utoipa_swagger_ui::serve(name, CONFIG.get_or_init(config).clone()).map_err(|error| {
+            tracing::error!(%error, name, "the pages cannot be served");
+            Problem::internal()
+        })?;
     let file = file.ok_or_else(|| Problem::not_found("not_found", "there is no such page"))?;
     let mut response = Response::new(Body::from(file.bytes.into_owned()));
     let kind = HeaderValue::try_from(file.content_type).map_err(|_| Problem::internal())?;
     let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
     response.headers_mut().insert(CONTENT_TYPE, kind);
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     Ok(response)
 }

@@ -55,18 +55,29 @@ pub async fn publish(call: Call) -> Outcome {
         Mode::Batch => return batch(&call, product).await,
         Mode::Structured => door::parse_structured(&call.body),
         Mode::Binary => {
-            let headers = call.parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+            let headers = call
+                .parts
+                .headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_bytes()));
             door::parse_http(headers, &call.body)
         }
         Mode::Unsupported => {
-            return Err(Problem::malformed("events are read as JSON: application/cloudevents+json"));
+            return Err(Problem::malformed(
+                "events are read as JSON: application/cloudevents+json",
+            ));
         }
     };
     let envelope = one.map_err(Problem::from)?;
     let command = admitted(&call.app, product, &envelope)?;
     let answer = call.app.service.submit(command).await;
     let result = told(envelope.id(), recorded(answer)?);
-    Ok(json(StatusCode::OK, &Results { results: vec![result] }))
+    Ok(json(
+        StatusCode::OK,
+        &Results {
+            results: vec![result],
+        },
+    ))
 }
 
 async fn batch(call: &Call, product: &str) -> Outcome {
@@ -77,7 +88,10 @@ async fn batch(call: &Call, product: &str) -> Outcome {
         .map(|envelope| match envelope {
             Ok(envelope) => {
                 let command = admitted(&call.app, product, &envelope);
-                (envelope.id().map(str::to_owned), command.map(|command| commands.push(command)))
+                (
+                    envelope.id().map(str::to_owned),
+                    command.map(|command| commands.push(command)),
+                )
             }
             Err(rejection) => (None, Err(rejection.into())),
         })
@@ -99,21 +113,35 @@ async fn batch(call: &Call, product: &str) -> Outcome {
             error: Some(problem.as_item()),
         },
     });
-    Ok(json(StatusCode::OK, &Results { results: results.collect() }))
+    Ok(json(
+        StatusCode::OK,
+        &Results {
+            results: results.collect(),
+        },
+    ))
 }
 
 /// Where an event is recorded, and whether it was before.
 type Place = (Position, bool);
 
 fn admitted(app: &App, product: &str, envelope: &Envelope) -> Result<Command, Problem> {
-    let (_, catalog) = app.service.catalog(product).ok_or_else(Problem::unknown_product)?;
+    let (_, catalog) = app
+        .service
+        .catalog(product)
+        .ok_or_else(Problem::unknown_product)?;
     let (subject, fact) = door::admit(envelope, product, &catalog, app.service.now())?;
-    Ok(Command { address: app.address(product, &subject), wish: Wish::Record(fact) })
+    Ok(Command {
+        address: app.address(product, &subject),
+        wish: Wish::Record(fact),
+    })
 }
 
 fn recorded(answer: Answer) -> Result<Place, Problem> {
     match answer {
-        Answer::Recorded { position, duplicate } => Ok((position, duplicate)),
+        Answer::Recorded {
+            position,
+            duplicate,
+        } => Ok((position, duplicate)),
         Answer::Refused(refusal) => Err(refusal.into()),
         _ => Err(Problem::internal()),
     }
@@ -121,5 +149,10 @@ fn recorded(answer: Answer) -> Result<Place, Problem> {
 
 fn told(id: Option<&str>, (position, duplicate): Place) -> EventResult<'_> {
     let status = if duplicate { "duplicate" } else { "recorded" };
-    EventResult { id, status, position: Some(position.to_string()), error: None }
+    EventResult {
+        id,
+        status,
+        position: Some(position.to_string()),
+        error: None,
+    }
 }

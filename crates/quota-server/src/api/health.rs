@@ -53,16 +53,40 @@ pub async fn live(call: Call) -> Outcome {
 pub async fn ready(call: Call) -> Outcome {
     near(&call)?;
     let readiness = call.app.service.readiness().await;
-    let draining = call.app.draining().then(|| "this node is stopping".to_owned());
+    let draining = call
+        .app
+        .draining()
+        .then(|| "this node is stopping".to_owned());
     let named = [
         ("postgres", readiness.postgres),
         ("kafka", readiness.kafka),
         ("writer", readiness.writer.or(draining)),
     ];
     let ready = named.iter().all(|(_, why)| why.is_none());
-    let dependencies = named.into_iter().map(|(name, why)| (name, Dependency { ready: why.is_none(), why })).collect();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Ok(json(status, &ReadinessBody { ready, dependencies }))
+    let dependencies = named
+        .into_iter()
+        .map(|(name, why)| {
+            (
+                name,
+                Dependency {
+                    ready: why.is_none(),
+                    why,
+                },
+            )
+        })
+        .collect();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Ok(json(
+        status,
+        &ReadinessBody {
+            ready,
+            dependencies,
+        },
+    ))
 }
 
 /// What it measures, for Prometheus.
@@ -83,8 +107,11 @@ pub async fn metrics(call: Call) -> Outcome {
 /// These answers are for this machine alone, where nothing else is configured.
 fn near(call: &Call) -> Result<(), Problem> {
     let peer = call.parts.extensions.get::<Peer>();
-    if call.app.open_probes || peer.is_some_and(|peer| peer.0.is_loopback()) {
+    if call.app.answers.open_probes || peer.is_some_and(|peer| peer.0.is_loopback()) {
         return Ok(());
     }
-    Err(Problem::forbidden("loopback_only", "this answers on loopback alone; --open-probes opens it"))
+    Err(Problem::forbidden(
+        "loopback_only",
+        "this answers on loopback alone; --open-probes opens it",
+    ))
 }

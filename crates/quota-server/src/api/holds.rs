@@ -1,8 +1,8 @@
 //! Holds: what was counted is confirmed, and so used, or given back.
 
 use crate::api::call::{Call, Outcome};
-use crate::api::problem::{Problem, ProblemBody};
 use crate::api::json;
+use crate::api::problem::{Problem, ProblemBody};
 use crate::auth::Scope;
 use axum::http::StatusCode;
 use quota_core::command::{Answer, Command, Wish};
@@ -64,8 +64,16 @@ async fn settle(call: Call, wish: impl FnOnce(String) -> Wish) -> Outcome {
     let address = call.subject(&[Scope::Consume])?;
     let wish = wish(call.name("hold")?.to_owned());
     match call.app.service.submit(Command { address, wish }).await {
-        Answer::Hold { hold, status, position } => {
-            let body = HoldBody { hold: &hold, status: status.word(), position: position.to_string() };
+        Answer::Hold {
+            hold,
+            status,
+            position,
+        } => {
+            let body = HoldBody {
+                hold: &hold,
+                status: status.word(),
+                position: position.to_string(),
+            };
             Ok(json(StatusCode::OK, &body))
         }
         Answer::Refused(refusal) => Err(refusal.into()),

@@ -73,12 +73,23 @@ impl Problem {
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self(Box::new(Content { status, code, field: None, detail, errors: Vec::new(), header: None }))
+        Self(Box::new(Content {
+            status,
+            code,
+            field: None,
+            detail,
+            errors: Vec::new(),
+            header: None,
+        }))
     }
 
     /// A problem with one member, parameter or header.
     #[must_use]
-    pub fn field(code: &'static str, field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+    pub fn field(
+        code: &'static str,
+        field: impl Into<Cow<'static, str>>,
+        detail: impl Into<String>,
+    ) -> Self {
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
         problem.0.field = Some(field.into());
         problem
@@ -118,7 +129,10 @@ impl Problem {
     /// There is no such product.
     #[must_use]
     pub fn unknown_product() -> Self {
-        Self::not_found("unknown_product", "there is no such product; its first catalog makes it one")
+        Self::not_found(
+            "unknown_product",
+            "there is no such product; its first catalog makes it one",
+        )
     }
 
     /// A fault of ours.
@@ -140,9 +154,17 @@ impl Problem {
     pub fn faults(code: &'static str, faults: &[Fault]) -> Self {
         let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, text.join("; "));
-        problem.0.field = faults.first().filter(|fault| !fault.place.is_empty()).map(|f| f.place.clone().into());
-        problem.0.errors =
-            faults.iter().map(|f| FieldError { field: f.place.clone(), message: f.message.clone() }).collect();
+        problem.0.field = faults
+            .first()
+            .filter(|fault| !fault.place.is_empty())
+            .map(|f| f.place.clone().into());
+        problem.0.errors = faults
+            .iter()
+            .map(|f| FieldError {
+                field: f.place.clone(),
+                message: f.message.clone(),
+            })
+            .collect();
         problem
     }
 
@@ -162,23 +184,43 @@ impl Problem {
     /// The same as the error of an item of a batch.
     #[must_use]
     pub fn as_item(&self) -> ItemError<'_> {
-        ItemError { code: self.0.code, message: &self.0.detail, field: self.0.field.as_deref() }
+        ItemError {
+            code: self.0.code,
+            message: &self.0.detail,
+            field: self.0.field.as_deref(),
+        }
     }
 
     /// The body's bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Content { status, code, field, detail, errors, .. } = &*self.0;
+        let Content {
+            status,
+            code,
+            field,
+            detail,
+            errors,
+            ..
+        } = &*self.0;
         let title = status.canonical_reason().unwrap_or("Error");
         let field = field.as_deref();
-        let body = ProblemBody { kind: "about:blank", title, status: status.as_u16(), detail, code, field, errors };
+        let body = ProblemBody {
+            kind: "about:blank",
+            title,
+            status: status.as_u16(),
+            detail,
+            code,
+            field,
+            errors,
+        };
         serde_json::to_vec(&body).unwrap_or_default()
     }
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut problem = Self::new(status, refusal.code, refusal.message);
         problem.0.field = refusal.field.map(Cow::Borrowed);
         match refusal.retry_after {
@@ -190,7 +232,11 @@ impl From<Refusal> for Problem {
 
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
-        let status = if rejection.malformed { StatusCode::BAD_REQUEST } else { StatusCode::UNPROCESSABLE_ENTITY };
+        let status = if rejection.malformed {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::UNPROCESSABLE_ENTITY
+        };
         let mut problem = Self::new(status, rejection.code, rejection.message);
         problem.0.field = rejection.field.map(Cow::Owned);
         problem
@@ -202,7 +248,10 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::from(self.to_bytes()));
         *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if self.0.status == StatusCode::PAYLOAD_TOO_LARGE {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -215,11 +264,15 @@ impl IntoResponse for Problem {
 
 /// No route has this path.
 pub async fn no_route() -> Problem {
-    Problem::not_found("not_found", "there is nothing at this path; /docs lists what there is")
+    Problem::not_found(
+        "not_found",
+        "there is nothing at this path; /docs lists what there is",
+    )
 }
 
 /// The path has no such method; the router has named those that it has in `Allow`.
 pub async fn no_method() -> Problem {
-    let detail = format!("this path has no such method; the header {ALLOW} names those that it has");
+    let detail =
+        format!("this path has no such method; the header {ALLOW} names those that it has");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }

@@ -101,21 +101,40 @@ pub async fn ledger(call: Call) -> Outcome {
     let address = call.subject(&[Scope::Read])?;
     let [after, limit] = call.query(["after", "limit"])?;
     let after = after.as_deref().map(str::parse).transpose();
-    let after = after.map_err(|error| Problem::field("invalid_position", "after", format!("{error}")))?;
+    let after =
+        after.map_err(|error| Problem::field("invalid_position", "after", format!("{error}")))?;
     let limit = limit.map_or(Ok(PAGE), |text| text.parse()).unwrap_or(0);
     if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(Problem::invalid("limit", "must be a whole number from 1 to 1000"));
+        return Err(Problem::invalid(
+            "limit",
+            "must be a whole number from 1 to 1000",
+        ));
     }
     let (rows, next) = call.app.service.ledger_page(&address, after, limit).await?;
     let epoch = call.app.service.epoch();
-    let events = rows.iter().map(|row| event(row, epoch)).collect::<Result<_, _>>()?;
-    Ok(json(StatusCode::OK, &LedgerPage { events, next: next.map(|next| next.to_string()) }))
+    let events = rows
+        .iter()
+        .map(|row| event(row, epoch))
+        .collect::<Result<_, _>>()?;
+    Ok(json(
+        StatusCode::OK,
+        &LedgerPage {
+            events,
+            next: next.map(|next| next.to_string()),
+        },
+    ))
 }
 
 fn event(row: &Row, epoch: u32) -> Result<LedgerEvent, Problem> {
-    let data = std::str::from_utf8(&row.payload).ok().and_then(|text| RawValue::from_string(text.to_owned()).ok());
+    let data = std::str::from_utf8(&row.payload)
+        .ok()
+        .and_then(|text| RawValue::from_string(text.to_owned()).ok());
     let data = data.ok_or_else(|| {
-        tracing::error!(partition = row.partition, offset = row.offset, "an event's data is no JSON");
+        tracing::error!(
+            partition = row.partition,
+            offset = row.offset,
+            "an event's data is no JSON"
+        );
         Problem::internal()
     })?;
     Ok(LedgerEvent {

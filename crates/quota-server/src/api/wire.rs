@@ -61,7 +61,13 @@ pub struct Wire {
 impl Wire {
     /// A socket that was just accepted.
     pub fn new(socket: TcpStream, stage: Stage) -> Self {
-        Self { socket, stage, begun: false, last: Instant::now(), alarm: Box::pin(sleep(SILENCE)) }
+        Self {
+            socket,
+            stage,
+            begun: false,
+            last: Instant::now(),
+            alarm: Box::pin(sleep(SILENCE)),
+        }
     }
 
     /// Ends the connection when it was silent for too long. Called with nothing to read.
@@ -84,7 +90,8 @@ impl Wire {
 
     fn say_timeout(&self) {
         let detail = "no byte of this request came for 10 seconds";
-        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).to_bytes();
+        let problem =
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).to_bytes();
         let mut answer = format!(
             "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
              content-length: {}\r\n\r\n",
@@ -98,7 +105,11 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         match Pin::new(&mut self.socket).poll_read(cx, buf) {
             Poll::Ready(outcome) => {
@@ -114,7 +125,11 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.socket).poll_write(cx, buf));
         self.last = Instant::now();
         Poll::Ready(written)

@@ -59,15 +59,18 @@ impl Test {
         let mut played = 0;
         for folder in folders(&self.dir)? {
             let catalog = folder.join("catalog.toml");
-            let text = fs::read_to_string(&catalog).with_context(|| catalog.display().to_string())?;
+            let text =
+                fs::read_to_string(&catalog).with_context(|| catalog.display().to_string())?;
             if let Err(faults) = quota_core::catalog::Catalog::parse(&text) {
                 say_faults(&catalog, &faults);
                 verdict = Verdict::No;
                 continue;
             }
             for file in scenarios(&folder)? {
-                let scenario = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-                let report = scenario::run(&text, &scenario).with_context(|| file.display().to_string())?;
+                let scenario =
+                    fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+                let report =
+                    scenario::run(&text, &scenario).with_context(|| file.display().to_string())?;
                 played += 1;
                 if !tell(&file, &report)? {
                     verdict = Verdict::No;
@@ -83,9 +86,17 @@ impl Test {
 
 /// Tells what came of a scenario; whether all of it came out as written.
 fn tell(file: &Path, report: &Report) -> anyhow::Result<bool> {
-    let Report { title, steps, expectations, failures } = report;
+    let Report {
+        title,
+        steps,
+        expectations,
+        failures,
+    } = report;
     let word = if failures.is_empty() { "ok" } else { "FAILED" };
-    print(&format!("{word}  {}: {title} ({steps} steps, {expectations} expectations)", file.display()))?;
+    print(&format!(
+        "{word}  {}: {title} ({steps} steps, {expectations} expectations)",
+        file.display()
+    ))?;
     for failure in failures {
         print(&format!("    {failure}"))?;
     }
@@ -107,14 +118,23 @@ fn folders(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn scenarios(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let folder = folder.join("scenarios");
-    let mut files = if folder.is_dir() { entries(&folder)? } else { Vec::new() };
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    let mut files = if folder.is_dir() {
+        entries(&folder)?
+    } else {
+        Vec::new()
+    };
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
     Ok(files)
 }
 
 fn entries(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }
@@ -127,7 +147,8 @@ fn say_faults(file: &Path, faults: &[Fault]) {
 
 impl Publish {
     async fn run(self) -> anyhow::Result<Verdict> {
-        let text = fs::read_to_string(&self.file).with_context(|| self.file.display().to_string())?;
+        let text =
+            fs::read_to_string(&self.file).with_context(|| self.file.display().to_string())?;
         let ledger = open(&self.database).await?;
         match publish_catalog(&ledger, &self.product, &text, None).await {
             Ok(published) => {
@@ -142,7 +163,9 @@ impl Publish {
                 say_faults(&self.file, &faults);
                 Ok(Verdict::No)
             }
-            Err(PublishError::Stale { current }) => bail!("version {current} was published in the same moment"),
+            Err(PublishError::Stale { current }) => {
+                bail!("version {current} was published in the same moment")
+            }
             Err(PublishError::Unavailable(why)) => bail!("nothing was published: {why}"),
         }
     }

@@ -1,11 +1,11 @@
 //! `quota-ledger dev`: everything in one process tree.
 
-use super::serve::Host;
 use super::{Verdict, ready, say};
 use crate::api::Server;
 use crate::auth::{ANY_PRODUCT, Scope, digest, fresh_key_id};
 use crate::config::{Checkpoints, Kafka, Listening, ProductSecrets, Roles, ServiceSettings};
 use crate::embedded::{Cluster, Home, Postgres, Secrets};
+use crate::host::Host;
 use crate::publishing::PublishError;
 use crate::service::Service;
 use crate::shutdown;
@@ -47,7 +47,10 @@ impl Dev {
     pub async fn run(mut self) -> anyhow::Result<Verdict> {
         let stop = shutdown::on_signal()?;
         if !self.listening.listen.ip().is_loopback() {
-            bail!("`dev` listens on loopback only, since it hands out its key; {} is not", self.listening.listen);
+            bail!(
+                "`dev` listens on loopback only, since it hands out its key; {} is not",
+                self.listening.listen
+            );
         }
         let server = Server::bind(self.listening.listen)?;
         let home = Home::open(&self.data)?;
@@ -60,9 +63,11 @@ impl Dev {
             // Whatever comes of the rest, the server is stopped.
             let outcome = self.serve(server, &home, secrets, url, stop).await;
             postgres.stop().await;
-            return outcome;
+            return outcome.inspect(|_| say("Stopped."));
         };
-        self.serve(server, &home, secrets, url, stop).await
+        self.serve(server, &home, secrets, url, stop)
+            .await
+            .inspect(|_| say("Stopped."))
     }
 
     async fn serve(
@@ -77,7 +82,9 @@ impl Dev {
         tracing::debug!(partitions = info.partitions, "migrated");
         let kafka = match &self.kafka_brokers {
             Some(brokers) => Kafka::Cluster(brokers.clone()),
-            None => Kafka::Embedded(Arc::new(spawn_blocking(|| EmbeddedBroker::start(&[])).await??)),
+            None => Kafka::Embedded(Arc::new(
+                spawn_blocking(|| EmbeddedBroker::start(&[])).await??,
+            )),
         };
         let checkpoint_file = self.checkpoints.checkpoint_file.clone();
         let products = secrets.products.into_iter().map(|(product, made_up)| {
@@ -89,7 +96,8 @@ impl Dev {
             kafka,
             roles: Roles::all(),
             checkpoint_interval: self.checkpoints.interval(),
-            checkpoint_file: checkpoint_file.or_else(|| Some(home.dir().join("checkpoints.ndjson"))),
+            checkpoint_file: checkpoint_file
+                .or_else(|| Some(home.dir().join("checkpoints.ndjson"))),
             products: products.collect(),
         };
         let host = Host::start(server, settings.clone(), self.listening.open_probes).await?;
@@ -98,8 +106,11 @@ impl Dev {
         publish_catalogs(host.service()).await?;
         let url = host.url();
         if let Some(file) = &self.listening.ready_file {
-            let products: Map<_, _> =
-                settings.products.iter().map(|(product, secrets)| (product.clone(), json!(secrets))).collect();
+            let products: Map<_, _> = settings
+                .products
+                .iter()
+                .map(|(product, secrets)| (product.clone(), json!(secrets)))
+                .collect();
             let content = json!({
                 "url": url,
                 "admin_key": secrets.admin_key,
@@ -112,7 +123,6 @@ impl Dev {
         }
         greet(&url, &secrets.admin_key, home, &settings);
         host.run(stop).await;
-        say("Stopped.");
         Ok(Verdict::Yes)
     }
 }
@@ -120,11 +130,21 @@ impl Dev {
 /// Puts the folder's key into the ledger, where it is not in force there.
 async fn admit_key(ledger: &Ledger, key: &str) -> anyhow::Result<()> {
     let hash = digest(key);
-    if ledger.all_active_keys().await?.iter().any(|known| known.hash == hash) {
+    if ledger
+        .all_active_keys()
+        .await?
+        .iter()
+        .any(|known| known.hash == hash)
+    {
         return Ok(());
     }
-    let scopes: Vec<String> = Scope::ALL.into_iter().map(|scope| scope.word().to_owned()).collect();
-    let made = ledger.create_key(&fresh_key_id(), ANY_PRODUCT, &scopes, &hash).await;
+    let scopes: Vec<String> = Scope::ALL
+        .into_iter()
+        .map(|scope| scope.word().to_owned())
+        .collect();
+    let made = ledger
+        .create_key(&fresh_key_id(), ANY_PRODUCT, &scopes, &hash)
+        .await;
     made.context("the folder's key was revoked, or cannot be stored; remove admin_key from its secrets.json for another")
 }
 
@@ -134,11 +154,16 @@ async fn publish_catalogs(service: &Service) -> anyhow::Result<()> {
         if service.has_product(product) {
             continue;
         }
-        service.publish_catalog(product, text, None).await.map_err(|error| match error {
-            PublishError::Faulty(faults) => anyhow::anyhow!("{product}: {faults:?}"),
-            PublishError::Stale { current } => anyhow::anyhow!("{product}: version {current} is in force"),
-            PublishError::Unavailable(why) => anyhow::anyhow!("{product}: {why}"),
-        })?;
+        service
+            .publish_catalog(product, text, None)
+            .await
+            .map_err(|error| match error {
+                PublishError::Faulty(faults) => anyhow::anyhow!("{product}: {faults:?}"),
+                PublishError::Stale { current } => {
+                    anyhow::anyhow!("{product}: version {current} is in force")
+                }
+                PublishError::Unavailable(why) => anyhow::anyhow!("{product}: {why}"),
+            })?;
     }
     Ok(())
 }

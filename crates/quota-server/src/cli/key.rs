@@ -70,12 +70,17 @@ impl Create {
         }
         let ledger = open(&self.database).await?;
         if product != ANY_PRODUCT && ledger.catalog_rows(Some(product)).await?.is_empty() {
-            say(&format!("note: there is no product {product} yet; the key is good once its catalog is published"));
+            say(&format!(
+                "note: there is no product {product} yet; the key is good once its catalog is published"
+            ));
         }
         let key = fresh_key();
-        let scopes = Scopes::of_words(self.scope.iter().map(String::as_str)).map_err(anyhow::Error::msg)?;
+        let scopes =
+            Scopes::of_words(self.scope.iter().map(String::as_str)).map_err(anyhow::Error::msg)?;
         let words: Vec<String> = scopes.words().into_iter().map(str::to_owned).collect();
-        ledger.create_key(&fresh_key_id(), product, &words, &digest(&key)).await?;
+        ledger
+            .create_key(&fresh_key_id(), product, &words, &digest(&key))
+            .await?;
         print(&key)?;
         Ok(Verdict::Yes)
     }
@@ -103,7 +108,10 @@ impl Revoke {
             say(&format!("{} is revoked", self.id));
             return Ok(Verdict::Yes);
         }
-        say(&format!("no key has the id {}; `quota-ledger key list` shows them", self.id));
+        say(&format!(
+            "no key has the id {}; `quota-ledger key list` shows them",
+            self.id
+        ));
         Ok(Verdict::No)
     }
 }
@@ -115,5 +123,9 @@ pub async fn open(database: &Database) -> anyhow::Result<Ledger> {
 
 fn scope(word: &str) -> Result<String, String> {
     let words: Vec<&str> = Scope::ALL.into_iter().map(Scope::word).collect();
-    if words.contains(&word) { Ok(word.to_owned()) } else { Err(format!("there are {}", words.join(", "))) }
+    if words.contains(&word) {
+        Ok(word.to_owned())
+    } else {
+        Err(format!("there are {}", words.join(", ")))
+    }
 }

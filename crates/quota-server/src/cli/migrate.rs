@@ -13,15 +13,26 @@ pub struct Migrate {
     #[command(flatten)]
     database: Database,
     /// Partitions of a new ledger, fixed for ever
-    #[arg(long, env = "QUOTA_PARTITIONS", default_value_t = 64, value_name = "NUMBER")]
+    #[arg(
+        long,
+        env = "QUOTA_PARTITIONS",
+        default_value_t = 64,
+        value_name = "NUMBER"
+    )]
     partitions: u32,
 }
 
 impl Migrate {
     /// Migrates.
     pub async fn run(self) -> anyhow::Result<Verdict> {
-        let info = quota_postgres::migrate(&self.database.database_url, self.partitions, FOLD_VERSION).await?;
-        say(&format!("the ledger {} has {} partitions and is ready", hex::encode(info.id), info.partitions));
+        let info =
+            quota_postgres::migrate(&self.database.database_url, self.partitions, FOLD_VERSION)
+                .await?;
+        say(&format!(
+            "the ledger {} has {} partitions and is ready",
+            hex::encode(info.id),
+            info.partitions
+        ));
         Ok(Verdict::Yes)
     }
 }

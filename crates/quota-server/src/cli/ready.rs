@@ -11,7 +11,13 @@ pub fn write(file: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
     let place = || format!("the ready file {}", file.display());
-    let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).with_context(place)?;
+    let mut new = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)
+        .with_context(place)?;
     writeln!(new, "{content}").with_context(place)?;
     fs::rename(&beside, file).with_context(place)
 }

@@ -1,19 +1,13 @@
 //! `quota-ledger serve`: the service on a database and a Kafka that are there.
 
 use super::{Verdict, ready, say};
-use crate::api::{App, Server};
-use crate::auth::Keys;
+use crate::api::Server;
 use crate::config::{Checkpoints, Database, Kafka, Listening, Roles, ServiceSettings};
-use crate::service::Service;
+use crate::host::Host;
 use crate::shutdown;
-use crate::telemetry::Metrics;
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use tokio::task::{AbortHandle, JoinHandle};
-use tokio_util::sync::CancellationToken;
 
 /// Run the service on a PostgreSQL and a Kafka of yours.
 ///
@@ -55,57 +49,5 @@ impl Serve {
         say(&format!("quota-ledger serves on {url}"));
         host.run(stop).await;
         Ok(Verdict::Yes)
-    }
-}
-
-/// A service and its HTTP side.
-pub struct Host {
-    service: Arc<Service>,
-    keys: Arc<Keys>,
-    following: AbortHandle,
-    answering: JoinHandle<()>,
-    address: SocketAddr,
-    stop: CancellationToken,
-}
-
-impl Host {
-    /// Starts a service; it answers as soon as this returns.
-    pub async fn start(server: Server, settings: ServiceSettings, open_probes: bool) -> anyhow::Result<Self> {
-        let address = server.address();
-        let metrics = Metrics::install()?;
-        tokio::spawn(metrics.clone().keep_up());
-        let service = Service::start(settings).await?;
-        let keys = Arc::new(Keys::default());
-        keys.load(&service.node().ledger).await?;
-        let stop = CancellationToken::new();
-        let (followed, ledger) = (keys.clone(), service.node().ledger.clone());
-        let following = tokio::spawn(async move { followed.follow(&ledger).await }).abort_handle();
-        let app = App::new(service.clone(), keys.clone(), metrics, open_probes);
-        let answering = tokio::spawn(server.run(app, stop.clone()));
-        Ok(Self { service, keys, following, answering, address, stop })
-    }
-
-    /// Where it answers.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// The service.
-    pub fn service(&self) -> &Service {
-        &self.service
-    }
-
-    /// Puts a key in force that was made a moment ago.
-    pub async fn reload_keys(&self) -> anyhow::Result<()> {
-        Ok(self.keys.load(&self.service.node().ledger).await?)
-    }
-
-    /// Goes on until `stop`, then answers what got in and stops the service.
-    pub async fn run(self, stop: CancellationToken) {
-        stop.cancelled().await;
-        self.stop.cancel();
-        self.answering.await.unwrap_or_default();
-        self.following.abort();
-        self.service.stop().await;
     }
 }

@@ -37,15 +37,26 @@ impl Home {
     /// It cannot be made, or another process has it.
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         let place = || format!("the folder {}", dir.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(place)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(place)?;
         let dir = fs::canonicalize(dir).with_context(place)?;
-        let mut lock = private(&dir.join("lock"), OpenOptions::new().read(true).write(true).create(true))?;
+        let mut lock = private(
+            &dir.join("lock"),
+            OpenOptions::new().read(true).write(true).create(true),
+        )?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
                 lock.read_to_string(&mut owner).unwrap_or_default();
-                bail!("{} is in use by another `quota-ledger dev`, process {}", dir.display(), owner.trim());
+                bail!(
+                    "{} is in use by another `quota-ledger dev`, process {}",
+                    dir.display(),
+                    owner.trim()
+                );
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(place),
         }
@@ -77,10 +88,13 @@ impl Home {
             Err(error) => return Err(error).with_context(|| file.display().to_string()),
         };
         for product in products {
-            secrets.products.entry((*product).to_owned()).or_insert_with(|| ProductSecrets {
-                jwt_hs256: Some(secret()),
-                razorpay_secrets: vec![secret()],
-            });
+            secrets
+                .products
+                .entry((*product).to_owned())
+                .or_insert_with(|| ProductSecrets {
+                    jwt_hs256: Some(secret()),
+                    razorpay_secrets: vec![secret()],
+                });
         }
         self.keep(&secrets)?;
         Ok(secrets)
@@ -91,8 +105,14 @@ impl Home {
     /// # Errors
     /// The file cannot be written.
     pub fn keep(&self, secrets: &Secrets) -> anyhow::Result<()> {
-        let (file, new) = (self.dir.join("secrets.json"), self.dir.join("secrets.json.new"));
-        let mut written = private(&new, OpenOptions::new().write(true).create(true).truncate(true))?;
+        let (file, new) = (
+            self.dir.join("secrets.json"),
+            self.dir.join("secrets.json.new"),
+        );
+        let mut written = private(
+            &new,
+            OpenOptions::new().write(true).create(true).truncate(true),
+        )?;
         serde_json::to_writer_pretty(&mut written, secrets)?;
         written.sync_all()?;
         fs::rename(&new, &file).with_context(|| file.display().to_string())
@@ -101,7 +121,10 @@ impl Home {
 
 /// A file that its owner alone may read.
 fn private(file: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
-    options.mode(0o600).open(file).with_context(|| file.display().to_string())
+    options
+        .mode(0o600)
+        .open(file)
+        .with_context(|| file.display().to_string())
 }
 
 fn secret() -> String {

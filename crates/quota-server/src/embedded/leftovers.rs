@@ -24,7 +24,10 @@ pub fn clear(data: &Path, socket: &Path) -> anyhow::Result<()> {
     }
     let running = processes(data);
     if !running.is_empty() {
-        tracing::warn!("PostgreSQL of an earlier run goes on in {}; it is stopped first", data.display());
+        tracing::warn!(
+            "PostgreSQL of an earlier run goes on in {}; it is stopped first",
+            data.display()
+        );
         if let Some(postmaster) = postmaster(data).filter(|pid| running.contains(pid)) {
             kill(postmaster, Signal::SIGINT).unwrap_or_default();
         }
@@ -32,7 +35,11 @@ pub fn clear(data: &Path, socket: &Path) -> anyhow::Result<()> {
         while !processes(data).is_empty() {
             if begun.elapsed() > PATIENCE {
                 let left: Vec<String> = processes(data).iter().map(ToString::to_string).collect();
-                bail!("processes {} still use {}; end them first", left.join(", "), data.display());
+                bail!(
+                    "processes {} still use {}; end them first",
+                    left.join(", "),
+                    data.display()
+                );
             }
             sleep(Duration::from_millis(50));
         }
@@ -55,7 +62,10 @@ pub fn postmaster(data: &Path) -> Option<Pid> {
 fn processes(data: &Path) -> Vec<Pid> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
         if let Some(pid) = pid
             && fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data)
         {

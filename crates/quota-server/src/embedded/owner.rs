@@ -28,10 +28,15 @@ impl Owner {
         }
         for name in UNPRIVILEGED {
             if let Some(user) = User::from_name(name)? {
-                return Ok(Self { other: Some((user.uid, user.gid, user.name)) });
+                return Ok(Self {
+                    other: Some((user.uid, user.gid, user.name)),
+                });
             }
         }
-        bail!("PostgreSQL does not run as root, and there is no user {} to run it as", UNPRIVILEGED.join(" or "))
+        bail!(
+            "PostgreSQL does not run as root, and there is no user {} to run it as",
+            UNPRIVILEGED.join(" or ")
+        )
     }
 
     /// A command of this user, without the settings of PostgreSQL's clients that this process may have.
@@ -43,7 +48,10 @@ impl Owner {
             }
         }
         // This process's own folder may be closed to the other user.
-        command.current_dir("/").env("LC_ALL", "C").stdin(Stdio::null());
+        command
+            .current_dir("/")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
         if let Some((uid, gid, _)) = &self.other {
             command.uid(uid.as_raw()).gid(gid.as_raw());
         }
@@ -55,7 +63,9 @@ impl Owner {
     /// # Errors
     /// It cannot be given.
     pub fn give(&self, path: &Path) -> anyhow::Result<()> {
-        let Some((uid, gid, name)) = &self.other else { return Ok(()) };
+        let Some((uid, gid, name)) = &self.other else {
+            return Ok(());
+        };
         chown(path, Some(uid.as_raw()), Some(gid.as_raw()))
             .with_context(|| format!("{} cannot be given to the user {name}", path.display()))
     }
@@ -71,12 +81,18 @@ impl Owner {
     /// # Errors
     /// Names the folder on the way that is closed to it.
     pub fn reach(&self, dir: &Path) -> anyhow::Result<()> {
-        let Some((_, _, name)) = &self.other else { return Ok(()) };
+        let Some((_, _, name)) = &self.other else {
+            return Ok(());
+        };
         let mut way: Vec<&Path> = dir.ancestors().collect();
         way.reverse();
         for step in way {
             let mut test = self.command(Path::new("test"));
-            let open = test.arg("-x").arg(step).status().context("cannot run `test`")?;
+            let open = test
+                .arg("-x")
+                .arg(step)
+                .status()
+                .context("cannot run `test`")?;
             if !open.success() {
                 bail!(
                     "{} cannot serve: the user {name}, whom PostgreSQL runs as, may not enter {}. Choose another \

@@ -65,26 +65,40 @@ impl Postgres {
         let watch = Arc::new(Watch::default());
         let (report, started) = mpsc::channel();
         let (watched, shared) = (cluster.clone(), watch.clone());
-        let watcher = thread::Builder::new().name("postgres".into()).spawn(move || {
-            let Some(mut server) = first(&watched, &shared, &report) else { return };
-            loop {
-                server.wait().map_or_else(
-                    |error| tracing::error!(%error, "PostgreSQL cannot be waited for"),
-                    |status| tracing::info!(%status, "PostgreSQL has ended"),
-                );
-                let Some(next) = again(&watched, &shared) else { return };
-                server = next;
-            }
-        })?;
-        let postgres = Self { cluster, watch, watcher: Some(watcher) };
-        started.recv().context("the thread that starts PostgreSQL died")??;
+        let watcher = thread::Builder::new()
+            .name("postgres".into())
+            .spawn(move || {
+                let Some(mut server) = first(&watched, &shared, &report) else {
+                    return;
+                };
+                loop {
+                    server.wait().map_or_else(
+                        |error| tracing::error!(%error, "PostgreSQL cannot be waited for"),
+                        |status| tracing::info!(%status, "PostgreSQL has ended"),
+                    );
+                    let Some(next) = again(&watched, &shared) else {
+                        return;
+                    };
+                    server = next;
+                }
+            })?;
+        let postgres = Self {
+            cluster,
+            watch,
+            watcher: Some(watcher),
+        };
+        started
+            .recv()
+            .context("the thread that starts PostgreSQL died")??;
         Ok(postgres)
     }
 
     /// Stops the server: what is committed is kept, connections are closed.
     pub async fn stop(mut self) {
         self.watch.stopping.store(true, Ordering::SeqCst);
-        let Some(watcher) = self.watcher.take() else { return };
+        let Some(watcher) = self.watcher.take() else {
+            return;
+        };
         for (signal, patience) in [(Signal::SIGINT, STOP), (Signal::SIGQUIT, STOP)] {
             self.watch.signal(signal);
             let begun = Instant::now();
@@ -103,7 +117,11 @@ impl Postgres {
 }
 
 /// The first start, whose outcome is reported.
-fn first(cluster: &Cluster, watch: &Watch, report: &mpsc::Sender<anyhow::Result<()>>) -> Option<Child> {
+fn first(
+    cluster: &Cluster,
+    watch: &Watch,
+    report: &mpsc::Sender<anyhow::Result<()>>,
+) -> Option<Child> {
     let (server, outcome) = match launch(cluster, watch) {
         Ok(server) => (Some(server), Ok(())),
         Err(error) => (None, Err(error)),
@@ -131,7 +149,11 @@ fn launch(cluster: &Cluster, watch: &Watch) -> anyhow::Result<Child> {
     leftovers::clear(&cluster.data, &cluster.socket)?;
     let log = open_log(&cluster.log)?;
     let from = log.metadata()?.len();
-    let mut server = command(cluster).stdout(log.try_clone()?).stderr(log).spawn().context("cannot run postgres")?;
+    let mut server = command(cluster)
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("cannot run postgres")?;
     let pid = Pid::from_raw(i32::try_from(server.id())?);
     watch.set(Some(pid));
     if watch.stopping.load(Ordering::SeqCst) {
@@ -142,13 +164,20 @@ fn launch(cluster: &Cluster, watch: &Watch) -> anyhow::Result<Child> {
     while !is_ready(&cluster.data, pid) {
         if let Some(status) = server.try_wait()? {
             watch.set(None);
-            bail!("PostgreSQL did not start ({status}): {}", end_of(&cluster.log, from));
+            bail!(
+                "PostgreSQL did not start ({status}): {}",
+                end_of(&cluster.log, from)
+            );
         }
         if begun.elapsed() > START {
             kill(pid, Signal::SIGQUIT).unwrap_or_default();
             server.wait()?;
             watch.set(None);
-            bail!("PostgreSQL was not ready within {} s: {}", START.as_secs(), end_of(&cluster.log, from));
+            bail!(
+                "PostgreSQL was not ready within {} s: {}",
+                START.as_secs(),
+                end_of(&cluster.log, from)
+            );
         }
         thread::sleep(LOOK);
     }
@@ -161,7 +190,8 @@ fn command(cluster: &Cluster) -> Command {
     let program = cluster.binaries.program("postgres");
     let setpriv = Path::new("setpriv");
     let help = cluster.owner.command(setpriv).arg("--help").output();
-    let binds = help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--pdeathsig"));
+    let binds =
+        help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--pdeathsig"));
     let mut command = if binds {
         let mut command = cluster.owner.command(setpriv);
         command.args(["--pdeathsig", "INT"]).arg("--").arg(program);
@@ -176,14 +206,20 @@ fn command(cluster: &Cluster) -> Command {
 /// Whether a server takes connections, by the last line of its lock file.
 fn is_ready(data: &Path, server: Pid) -> bool {
     let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-    leftovers::postmaster(data) == Some(server) && text.lines().nth(7).is_some_and(|line| line.trim() == "ready")
+    leftovers::postmaster(data) == Some(server)
+        && text
+            .lines()
+            .nth(7)
+            .is_some_and(|line| line.trim() == "ready")
 }
 
 fn open_log(log: &Path) -> anyhow::Result<File> {
     let long = fs::metadata(log).is_ok_and(|log| log.len() > LOG_MAX);
     let mut options = OpenOptions::new();
     options.create(true).append(true);
-    let file = options.open(log).with_context(|| log.display().to_string())?;
+    let file = options
+        .open(log)
+        .with_context(|| log.display().to_string())?;
     if long {
         file.set_len(0)?;
     }
@@ -194,7 +230,9 @@ fn open_log(log: &Path) -> anyhow::Result<File> {
 fn end_of(log: &Path, from: u64) -> String {
     let read = || {
         let mut file = File::open(log)?;
-        file.seek(SeekFrom::Start(from.max(file.metadata()?.len().saturating_sub(2_000))))?;
+        file.seek(SeekFrom::Start(
+            from.max(file.metadata()?.len().saturating_sub(2_000)),
+        ))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         std::io::Result::Ok(String::from_utf8_lossy(&text).trim().to_owned())

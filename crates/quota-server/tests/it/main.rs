@@ -5,8 +5,16 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
+    missing_docs,
     reason = "a helper that panics has failed its test"
 )]
 
+mod harness;
+mod http_decisions;
+mod http_documents;
+mod http_events;
+mod http_keys;
+mod http_wire;
 mod nodes;
 mod projector;
+mod tidy;

@@ -83,7 +83,13 @@ fn rendered(decision: &Decision, evidence: &[String]) -> String {
 #[test]
 fn a_refusal_has_the_members_of_the_documented_example_in_its_order() {
     let offers = vec!["basic".to_owned(), "pro".to_owned()];
-    let decision = decision("resume_edits", Outcome { offers, ..outcome(Reason::LimitReached) });
+    let decision = decision(
+        "resume_edits",
+        Outcome {
+            offers,
+            ..outcome(Reason::LimitReached)
+        },
+    );
     assert_eq!(status(&decision), StatusCode::PAYMENT_REQUIRED);
     let plans = r#"{"id":"basic","price":9900,"currency":"INR","period":"month","limit":10},{"id":"pro","price":49900,"currency":"INR","period":"month","limit":"#;
     let expected = format!(
@@ -94,33 +100,80 @@ fn a_refusal_has_the_members_of_the_documented_example_in_its_order() {
 
 #[test]
 fn an_allowed_answer_says_what_is_left_and_what_to_show() {
-    let within = decision("resume_edits", Outcome { held: 2, limit: Some(10), ..outcome(Reason::WithinLimit) });
+    let within = decision(
+        "resume_edits",
+        Outcome {
+            held: 2,
+            limit: Some(10),
+            ..outcome(Reason::WithinLimit)
+        },
+    );
     assert_eq!(status(&within), StatusCode::OK);
     let text = rendered(&within, &[]);
-    assert!(text.contains(r#""used":1,"held":2,"limit":10,"remaining":7,"unlimited":false"#), "{text}");
-    assert!(text.contains(r#""code":null,"message":null,"evidence":[],"upgrade":null,"denial":null,"prompt":null"#));
-    let unmetered = decision("views", Outcome { used: 0, limit: None, ..outcome(Reason::Unlimited) });
+    assert!(
+        text.contains(r#""used":1,"held":2,"limit":10,"remaining":7,"unlimited":false"#),
+        "{text}"
+    );
+    assert!(text.contains(
+        r#""code":null,"message":null,"evidence":[],"upgrade":null,"denial":null,"prompt":null"#
+    ));
+    let unmetered = decision(
+        "views",
+        Outcome {
+            used: 0,
+            limit: None,
+            ..outcome(Reason::Unlimited)
+        },
+    );
     let text = rendered(&unmetered, &[]);
-    assert!(text.contains(r#""limit":null,"remaining":null,"unlimited":true"#), "{text}");
+    assert!(
+        text.contains(r#""limit":null,"remaining":null,"unlimited":true"#),
+        "{text}"
+    );
     assert!(text.contains(r#""prompt":"post_download""#), "{text}");
     let mut on_pro = unmetered;
     on_pro.outcome.plan = Some("pro".into());
     assert!(rendered(&on_pro, &[]).contains(r#""prompt":null"#));
-    let passed = decision("resume_edits", Outcome { used: 5, ..outcome(Reason::Bypassed) });
+    let passed = decision(
+        "resume_edits",
+        Outcome {
+            used: 5,
+            ..outcome(Reason::Bypassed)
+        },
+    );
     assert!(rendered(&passed, &[]).contains(r#""limit":1,"remaining":0,"unlimited":false"#));
 }
 
 #[test]
 fn a_closure_has_words_of_its_own_and_a_refusal_without_words_has_plain_ones() {
-    let deleted = Outcome { closure: Some(Closure::Deleted), limit: None, ..outcome(Reason::ResourceLocked) };
+    let deleted = Outcome {
+        closure: Some(Closure::Deleted),
+        limit: None,
+        ..outcome(Reason::ResourceLocked)
+    };
     let text = rendered(&decision("resume_edits", deleted), &[]);
-    assert!(text.contains(r#""message":"This resume was deleted.","evidence":[],"upgrade":{"plans":[]}"#), "{text}");
+    assert!(
+        text.contains(
+            r#""message":"This resume was deleted.","evidence":[],"upgrade":{"plans":[]}"#
+        ),
+        "{text}"
+    );
     assert!(text.contains(
         r#""denial":{"status":403,"body":{"error":"Resume deleted","message":"This resume was deleted.","requiresUpgrade":false}}"#
     ));
-    let absent = decision("resume_edits", Outcome { used: 0, limit: Some(0), ..outcome(Reason::NotInPlan) });
+    let absent = decision(
+        "resume_edits",
+        Outcome {
+            used: 0,
+            limit: Some(0),
+            ..outcome(Reason::NotInPlan)
+        },
+    );
     let text = rendered(&absent, &[]);
-    assert!(text.contains(r#""limit":0,"remaining":0,"unlimited":false"#), "{text}");
+    assert!(
+        text.contains(r#""limit":0,"remaining":0,"unlimited":false"#),
+        "{text}"
+    );
     assert!(text.contains(
         r#"{"status":403,"body":{"error":{"code":"UPGRADE_REQUIRED","message":"Your plan does not include this feature."}}}"#
     ));
