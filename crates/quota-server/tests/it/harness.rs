@@ -9,7 +9,6 @@ use quota_server::config::{Kafka, Roles, ServiceSettings};
 use quota_server::host::Host;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use sqlx::{Connection as _, PgConnection};
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -217,12 +216,15 @@ pub async fn new_database() -> String {
         "TEST_DATABASE_URL is not set: these tests need a real PostgreSQL; run scripts/test, which starts one",
     );
     let name = format!("test_{}", uuid::Uuid::new_v4().simple());
-    let mut connection = PgConnection::connect(&server).await.unwrap();
-    let create = format!("CREATE DATABASE {name}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(create))
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    let mut psql = tokio::process::Command::new("psql");
+    psql.args([
+        &server,
+        "-X",
+        "-q",
+        "-c",
+        &format!("CREATE DATABASE {name}"),
+    ]);
+    assert!(psql.status().await.unwrap().success());
     let (base, query) = server
         .split_once('?')
         .map_or((server.as_str(), String::new()), |(base, query)| {
