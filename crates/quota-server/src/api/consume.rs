@@ -9,7 +9,7 @@ use crate::api::{App, json};
 use crate::auth::Scope;
 use axum::http::{HeaderName, HeaderValue};
 use futures::stream::{self, StreamExt as _};
-use quota_core::command::{Answer, Command, Consume, Decision, Wish};
+use quota_core::command::{Answer, Command, Consume, Decision, Refusal, Wish};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -140,7 +140,9 @@ pub async fn consume_batch(call: Call) -> Outcome {
 async fn outcome(app: &App, answer: Answer) -> Result<(Box<Decision>, Vec<String>), Problem> {
     match answer {
         Answer::Decided(decision) => {
-            let evidence = evidence(app, &decision).await?;
+            // The decision is made, and may be recorded: 503 would say that nothing is.
+            let evidence = evidence(app, &decision).await;
+            let evidence = evidence.map_err(|_| Problem::from(Refusal::outcome_unknown()))?;
             Ok((decision, evidence))
         }
         Answer::Refused(refusal) => Err(refusal.into()),
