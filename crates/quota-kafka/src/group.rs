@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::buffer::{Shared, TakeUp};
@@ -144,16 +144,20 @@ impl GroupMember {
         let turn = self.committing.clone();
         let committing = async move {
             let turn = turn.acquire_owned().await;
-            spawn_blocking(move || {
-                let outcome = consumer.commit(&list, CommitMode::Sync);
-                drop(turn);
-                outcome
-            })
-            .await
+            let (told, outcome) = oneshot::channel();
+            // Not the runtime's own threads: its end would wait for them.
+            thread::Builder::new()
+                .name("kafka-commit".into())
+                .spawn(move || {
+                    let _ = told.send(consumer.commit(&list, CommitMode::Sync));
+                    drop(turn);
+                })?;
+            Ok::<_, std::io::Error>(outcome.await)
         };
         match timeout(CALL_LIMIT, committing).await {
-            Ok(Ok(outcome)) => outcome.map_err(|error| GroupError::Commit(error.into())),
-            Ok(Err(died)) => Err(GroupError::Commit(BrokerError::new(died.to_string()))),
+            Ok(Ok(Ok(outcome))) => outcome.map_err(|error| GroupError::Commit(error.into())),
+            Ok(Ok(Err(_))) => Err(GroupError::Commit(BrokerError::new("its thread died"))),
+            Ok(Err(error)) => Err(GroupError::Commit(BrokerError::new(error.to_string()))),
             Err(_) => Err(GroupError::CommitTimeout),
         }
     }

@@ -127,7 +127,12 @@ async fn warn_of_retention(admin: &AdminClient<Brief>, topics: &[TopicSpec]) {
         .await
         .unwrap_or_default();
     for resource in found.into_iter().flatten() {
-        for (name, wanted) in [("retention.ms", "-1"), ("cleanup.policy", "delete")] {
+        let keeping = [
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-1"),
+            ("cleanup.policy", "delete"),
+        ];
+        for (name, wanted) in keeping {
             let value = resource.get(name).and_then(|entry| entry.value.as_deref());
             if value.is_some_and(|value| value != wanted) {
                 let topic = &resource.specifier;

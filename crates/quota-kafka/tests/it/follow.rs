@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use quota_kafka::Follower;
 
-use crate::support::{Broker, assert_numbers, brokers, follow, publish_numbers, until};
+use crate::support::{Broker, assert_numbers, brokers, follow, on_each, publish_numbers, until};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -105,7 +105,7 @@ async fn cancelling_loses_nothing() -> anyhow::Result<()> {
 /// Long enough without a reader for the partitions to be paused, with more than the buffer holds.
 #[tokio::test]
 async fn a_reader_that_pauses_finds_everything() -> anyhow::Result<()> {
-    for broker in brokers()? {
+    on_each(async |broker| {
         let topic = broker.topic(4).await?;
         let publisher = broker.publisher()?;
         let mut follower = Follower::open(&broker.settings(), &topic, &[0, 1, 2, 3]).await?;
@@ -117,8 +117,9 @@ async fn a_reader_that_pauses_finds_everything() -> anyhow::Result<()> {
         let records = follow(&mut follower, 61_000).await?;
         assert_numbers(&records, 0..61_000)?;
         assert!(follower.next_batch(1, SHORT).await?.is_empty());
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

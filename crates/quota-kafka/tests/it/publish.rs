@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use quota_kafka::{Follower, Headers, Outgoing, PublishError, topic};
 use tokio::time::timeout;
 
-use crate::support::{Broker, assert_numbers, brokers, follow, outgoing, publish_numbers};
+use crate::support::{Broker, assert_numbers, brokers, follow, on_each, outgoing, publish_numbers};
 
 #[tokio::test]
 async fn a_record_comes_back_as_it_was_sent() -> anyhow::Result<()> {
@@ -193,14 +193,15 @@ async fn a_record_for_a_missing_partition_is_an_error() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_record_for_a_missing_topic_is_reported_within_a_time() -> anyhow::Result<()> {
-    for broker in brokers()? {
+    on_each(async |broker| {
         let publisher = broker.publisher()?;
         let missing = crate::support::unique("missing");
         let sent = publisher.send(vec![outgoing(&missing, 0, "lost")]);
         let error = timeout(Duration::from_secs(20), sent).await?.err();
         assert!(error.is_some_and(|error| error.is_fatal()));
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }
 
 /// While the broker is away `send` waits, and gets through when it is back.
@@ -247,6 +248,8 @@ async fn a_publisher_given_up_is_dropped_at_once() -> anyhow::Result<()> {
             start.elapsed()
         );
         embedded.set_reachable(true)?;
+        // Longer than a client takes to reconnect.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         let publisher = broker.publisher()?;
         publisher.send(vec![outgoing(&topic, 0, "last")]).await?;
         let tails = topic::tails(&broker.settings(), &topic, 1).await?;

@@ -24,6 +24,20 @@ pub fn brokers() -> anyhow::Result<Vec<Broker>> {
     Ok(brokers)
 }
 
+/// Runs a check on all brokers of this run at once: for those that wait more than they work.
+pub async fn on_each(check: impl AsyncFn(&Broker) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let embedded = Broker::Embedded(EmbeddedBroker::start(&[])?);
+    let real = real()?;
+    let on_real = async {
+        match &real {
+            Some(broker) => check(broker).await,
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(check(&embedded), on_real)?;
+    Ok(())
+}
+
 /// The real broker, if this run has one.
 pub fn real() -> anyhow::Result<Option<Broker>> {
     match std::env::var("TEST_KAFKA_BROKERS") {
