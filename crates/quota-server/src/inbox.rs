@@ -45,7 +45,7 @@ pub async fn run(node: Node, topics: Topics, mut heads: Heads, stop: Cancellatio
         tokio::select! {
             biased;
             () = stop.cancelled(), if !ending => {
-                if !inbox.topics.is_embedded() {
+                if !inbox.topics.is_embedded() || inbox.products.is_empty() {
                     break;
                 }
                 drain_until = Some(Instant::now() + DRAINING);

@@ -55,19 +55,32 @@ impl Dev {
         let server = Server::bind(self.listening.listen)?;
         let home = Home::open(&self.data)?;
         let mut secrets = home.secrets(&shipped().map(|(product, _)| product))?;
-        let Some(url) = self.database_url.take() else {
-            say("Starting PostgreSQL ...");
-            let cluster = Cluster::prepare(&home, &mut secrets)?;
-            let url = cluster.url();
-            let postgres = spawn_blocking(|| Postgres::start(cluster)).await??;
-            // Whatever comes of the rest, the server is stopped.
-            let outcome = self.serve(server, &home, secrets, url, stop).await;
-            postgres.stop().await;
-            return outcome.inspect(|_| say("Stopped."));
+        // The broker goes last: its clients would miss it loudly.
+        let kafka = self.kafka().await?;
+        let outcome = match self.database_url.take() {
+            Some(url) => self.serve(server, &home, secrets, url, &kafka, stop).await,
+            None => {
+                say("Starting PostgreSQL ...");
+                let cluster = Cluster::prepare(&home, &mut secrets)?;
+                let url = cluster.url();
+                let postgres = spawn_blocking(|| Postgres::start(cluster)).await??;
+                // Whatever comes of the rest, the server is stopped.
+                let outcome = self.serve(server, &home, secrets, url, &kafka, stop).await;
+                postgres.stop().await;
+                outcome
+            }
         };
-        self.serve(server, &home, secrets, url, stop)
-            .await
-            .inspect(|_| say("Stopped."))
+        outcome.inspect(|_| say("Stopped."))
+    }
+
+    async fn kafka(&self) -> anyhow::Result<Kafka> {
+        Ok(match &self.kafka_brokers {
+            Some(brokers) => Kafka::Cluster(brokers.clone()),
+            None => {
+                let broker = spawn_blocking(|| EmbeddedBroker::start(&[])).await??;
+                Kafka::Embedded(Arc::new(broker))
+            }
+        })
     }
 
     async fn serve(
@@ -76,16 +89,11 @@ impl Dev {
         home: &Home,
         secrets: Secrets,
         database_url: String,
+        kafka: &Kafka,
         stop: CancellationToken,
     ) -> anyhow::Result<Verdict> {
         let info = quota_postgres::migrate(&database_url, 64, FOLD_VERSION).await?;
         tracing::debug!(partitions = info.partitions, "migrated");
-        let kafka = match &self.kafka_brokers {
-            Some(brokers) => Kafka::Cluster(brokers.clone()),
-            None => Kafka::Embedded(Arc::new(
-                spawn_blocking(|| EmbeddedBroker::start(&[])).await??,
-            )),
-        };
         let checkpoint_file = self.checkpoints.checkpoint_file.clone();
         let products = secrets.products.into_iter().map(|(product, made_up)| {
             let set = ProductSecrets::from_environment(&product);
@@ -93,7 +101,7 @@ impl Dev {
         });
         let settings = ServiceSettings {
             database_url,
-            kafka,
+            kafka: kafka.clone(),
             roles: Roles::all(),
             checkpoint_interval: self.checkpoints.interval(),
             checkpoint_file: checkpoint_file

@@ -86,6 +86,8 @@ impl Answer {
 impl Fixture {
     /// A service on a new database, with the catalogs that come with it.
     pub async fn start() -> Self {
+        // RUST_LOG chooses what the service says.
+        quota_server::telemetry::log();
         let database_url = new_database().await;
         quota_postgres::migrate(&database_url, 8, FOLD_VERSION)
             .await
