@@ -27,6 +27,8 @@ const WAIT: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(1);
 /// The rest before another attempt to make a topic.
 const MAKING_REST: Duration = Duration::from_secs(30);
+/// How long batches in hand are tried on after the end was asked for.
+const LAST_ATTEMPTS: Duration = Duration::from_secs(3);
 /// How long a broker that forgets is drained before the end.
 const DRAINING: Duration = Duration::from_secs(8);
 
@@ -35,7 +37,20 @@ const DRAINING: Duration = Duration::from_secs(8);
 pub async fn run(node: Node, topics: Topics, mut heads: Heads, stop: CancellationToken) {
     let (work, batches) = mpsc::channel(1);
     let (settled, mut done) = mpsc::unbounded_channel();
-    let settling = settle::run(node.clone(), topics.clone(), batches, settled, stop.clone());
+    let patience = if topics.is_embedded() {
+        DRAINING
+    } else {
+        LAST_ATTEMPTS
+    };
+    let (its_node, its_topics) = (node.clone(), topics.clone());
+    let settling = settle::run(
+        its_node,
+        its_topics,
+        batches,
+        settled,
+        stop.clone(),
+        patience,
+    );
     let settling = tokio::spawn(settling);
     let mut inbox = Inbox::new(node, topics);
     let mut batch: Option<Batch> = None;

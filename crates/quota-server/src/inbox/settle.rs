@@ -14,24 +14,22 @@ use tokio_util::sync::CancellationToken;
 /// The rest before the same commands are tried again: the first, and the longest.
 const REST: Duration = Duration::from_millis(50);
 const REST_MAX: Duration = Duration::from_secs(2);
-/// How long a batch in hand is tried on after the end was asked for.
-const LAST_ATTEMPTS: Duration = Duration::from_secs(3);
-
 /// The offset to go on from, by topic and partition.
 pub(super) type Next = BTreeMap<(Arc<str>, i32), i64>;
 
-/// Settles batches until no more come. After `stop` what cannot be settled soon is given up: it comes again.
+/// Settles batches until no more come. What cannot be settled `patience` after the stop is given up: it comes again.
 pub(super) async fn run(
     node: Node,
     topics: Topics,
     mut batches: mpsc::Receiver<Batch>,
     settled: mpsc::UnboundedSender<Next>,
     stop: CancellationToken,
+    patience: Duration,
 ) {
     let mut letters = Letters::new(topics);
     let given_up = async {
         stop.cancelled().await;
-        tokio::time::sleep(LAST_ATTEMPTS).await;
+        tokio::time::sleep(patience).await;
     };
     tokio::pin!(given_up);
     while let Some(batch) = batches.recv().await {

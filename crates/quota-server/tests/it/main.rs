@@ -9,12 +9,18 @@
     reason = "a helper that panics has failed its test"
 )]
 
+mod follower;
 mod harness;
 mod http_decisions;
 mod http_documents;
 mod http_events;
 mod http_keys;
 mod http_wire;
+mod inbox;
+mod inboxes;
+mod kafkas;
 mod nodes;
 mod projector;
+mod relay;
+mod sweeper;
 mod tidy;

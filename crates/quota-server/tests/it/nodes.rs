@@ -90,9 +90,19 @@ impl Database {
         Ledger::connect(&self.url, FOLD_VERSION, 2).await.unwrap()
     }
 
-    /// What a statement of the owner prints, columns by `|`, lines by newline.
-    pub fn sql(&self, text: &str) -> String {
-        psql(&self.url, text)
+    /// Cuts everybody off, or lets them in again.
+    pub fn set_reachable(&self, reachable: bool) {
+        let Self { name, .. } = self;
+        let cut = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
+        psql(
+            &server_url(),
+            &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {reachable}"),
+        );
+        if !reachable {
+            psql(&server_url(), &cut);
+        }
     }
 }
 
@@ -147,16 +157,20 @@ fn psql(url: &str, text: &str) -> String {
         .to_owned()
 }
 
-/// The topics of the run's real broker, under a prefix of the test's own, made; none where the run has no broker.
-pub async fn real_topics() -> Option<Topics> {
-    let brokers = match std::env::var("TEST_KAFKA_BROKERS") {
-        Ok(brokers) => brokers,
+/// The run's real broker; none where it has none.
+pub fn real_brokers() -> Option<String> {
+    match std::env::var("TEST_KAFKA_BROKERS") {
+        Ok(brokers) => Some(brokers),
         Err(_) if std::env::var("QUOTA_TEST_REQUIRE_REAL").is_ok_and(|value| value == "1") => {
             panic!("QUOTA_TEST_REQUIRE_REAL=1, but TEST_KAFKA_BROKERS is not set")
         }
-        Err(_) => return None,
-    };
-    Some(topics_of(&brokers).await)
+        Err(_) => None,
+    }
+}
+
+/// The topics of the run's real broker, under a prefix of the test's own, made; none where the run has no broker.
+pub async fn real_topics() -> Option<Topics> {
+    Some(topics_of(&real_brokers()?).await)
 }
 
 /// The topics of a broker, under a prefix of the test's own, made.
@@ -188,7 +202,12 @@ pub struct Running {
 
 impl Running {
     pub async fn start(database: &Database, topics: &Topics, roles: &[Role]) -> Self {
-        let (node, queue) = Node::open(&database.url, Arc::new(quota_server::admission::Gate::open())).await.unwrap();
+        let (node, queue) = Node::open(
+            &database.url,
+            Arc::new(quota_server::admission::Gate::open()),
+        )
+        .await
+        .unwrap();
         let stop_lane = CancellationToken::new();
         let lane = writer::run(node.lane_context(), queue, stop_lane.clone());
         let roles = roles.iter().copied().collect();
@@ -206,6 +225,14 @@ impl Running {
         self.stop_lane.cancel();
         self.lane.await.unwrap();
         self.workers.stop().await;
+    }
+
+    /// Ends it on the spot, whatever it is at, as a crash would.
+    pub async fn cut_off(self) {
+        let Self { lane, workers, .. } = self;
+        lane.abort();
+        lane.await.ok();
+        drop(workers);
     }
 
     /// Carries out a wish that cannot fail for good; what a fault made unsure is tried again.
@@ -232,6 +259,12 @@ impl Running {
     }
 }
 
+/// Carries out `count` of the mixture at once, from the `from`-th on.
+pub async fn load(running: &Running, from: u64, count: u64) {
+    let all = (from..from + count).map(|n| running.mixed(n, 60));
+    futures::future::join_all(all).await;
+}
+
 /// The `n`-th of a reproducible mixture of wishes.
 pub fn mixture(n: u64, subjects: u64) -> (String, Wish) {
     let mut seed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66;
@@ -251,20 +284,24 @@ pub fn mixture(n: u64, subjects: u64) -> (String, Wish) {
         1 | 2 => return (subject, Wish::Consume(consume("downloads", Some(resource)))),
         3..=5 => return (subject, Wish::Consume(consume("units", None))),
         6 => Event::ResourceCreated(resource_event(&resource)),
-        7 => Event::SubscriptionPurchased(Purchase {
-            plan: "pro".into(),
-            payment_id: format!("pay-{}", dice(1_000_000)),
-            amount: 4900,
-            currency: "INR".into(),
-            resource: None,
-            subscription: None,
-            starts_at: None,
-            ends_at: None,
-        }),
+        7 => Event::SubscriptionPurchased(purchase(&format!("pay-{}", dice(1_000_000)))),
         8 => Event::ResourceDeleted(resource_event(&resource)),
         _ => usage("units", 1),
     };
     (subject, Wish::Record(fact(event)))
+}
+
+pub fn purchase(payment: &str) -> Purchase {
+    Purchase {
+        plan: "pro".into(),
+        payment_id: payment.into(),
+        amount: 4900,
+        currency: "INR".into(),
+        resource: None,
+        subscription: None,
+        starts_at: None,
+        ends_at: None,
+    }
 }
 
 pub fn fact(event: Event) -> Fact {
@@ -313,7 +350,11 @@ pub fn consume(feature: &str, resource: Option<String>) -> Consume {
 /// An id that nobody else in this run has.
 pub fn unique(what: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{what}{}", COUNT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{what}{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Every row of the ledger, by partition and offset.
