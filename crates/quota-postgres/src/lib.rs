@@ -33,7 +33,7 @@ pub use ledger::{Ledger, Pages};
 pub use load::{
     EventLookup, LoadRequest, Loaded, LoadedPartition, LoadedSubject, RowName, SubjectLookup,
 };
-pub use migrate::migrate;
+pub use migrate::{PARTITIONS, migrate};
 pub use publish::{Publication, PublishError, publish, start_epoch};
 pub use views::{Advance, Due, Saved, SubjectRow, View};
 pub use webhooks::{HeldWebhook, NewWebhook};

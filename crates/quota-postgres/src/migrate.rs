@@ -8,6 +8,9 @@ use sqlx::{Connection as _, Row as _};
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
+/// Partitions of a new ledger where no number is asked for.
+pub const PARTITIONS: u32 = 64;
+
 /// The newest migration that this binary knows, and so needs.
 pub(crate) fn newest() -> i64 {
     MIGRATOR
@@ -19,16 +22,19 @@ pub(crate) fn newest() -> i64 {
 
 /// Makes or upgrades the ledger in this database, and the view tables of `fold_version`. Harmless when repeated.
 ///
-/// Logs in as the database's owner, who needs CREATEROLE. `partitions` is fixed by the first call for ever.
+/// Logs in as the database's owner, who needs CREATEROLE. `partitions` is fixed by the first call for ever: none takes
+/// what the ledger has, and [`PARTITIONS`] for a new one.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the ledger has another number of partitions; [`Error::NotReady`] when this PostgreSQL is too
+/// [`Error::Invalid`] when the ledger has another number of partitions than is asked for; [`Error::NotReady`] when this PostgreSQL is too
 /// old, its database is not in UTF-8, or is newer than this binary.
 pub async fn migrate(
     database_url: &str,
-    partitions: u32,
+    partitions: impl Into<Option<u32>>,
     fold_version: i32,
 ) -> Result<LedgerInfo, Error> {
+    let asked = partitions.into();
+    let partitions = asked.unwrap_or(PARTITIONS);
     let count = i32::try_from(partitions)
         .ok()
         .filter(|n| (1..=4096).contains(n));
@@ -39,7 +45,7 @@ pub async fn migrate(
     let mut connection = connect(&options).await?;
     suitable(&mut connection).await?;
     if has_ledger(&mut connection).await? {
-        fixed(read_info(&mut connection).await?, partitions)?;
+        fixed(read_info(&mut connection).await?, asked)?;
     }
     apply(options).await?;
     sqlx::query("INSERT INTO ledger_meta (partitions) VALUES ($1) ON CONFLICT ON CONSTRAINT ledger_meta_pkey DO NOTHING")
@@ -50,7 +56,7 @@ pub async fn migrate(
     let info = read_info(&mut connection)
         .await?
         .ok_or_else(|| Error::Corrupt("ledger_meta is empty".into()))?;
-    fixed(Some(info), partitions)?;
+    fixed(Some(info), asked)?;
     sqlx::query("SELECT create_view_tables($1)")
         .bind(fold_version)
         .execute(&mut connection)
@@ -76,10 +82,10 @@ async fn apply(options: PgConnectOptions) -> Result<(), Error> {
     outcome
 }
 
-fn fixed(info: Option<LedgerInfo>, partitions: u32) -> Result<(), Error> {
-    match info {
-        Some(info) if info.partitions != partitions => Err(Error::Invalid(format!(
-            "this ledger has {} partitions for ever; {partitions} were asked for",
+fn fixed(info: Option<LedgerInfo>, asked: Option<u32>) -> Result<(), Error> {
+    match (info, asked) {
+        (Some(info), Some(asked)) if info.partitions != asked => Err(Error::Invalid(format!(
+            "this ledger has {} partitions for ever; {asked} were asked for",
             info.partitions
         ))),
         _ => Ok(()),

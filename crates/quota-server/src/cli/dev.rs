@@ -92,7 +92,7 @@ impl Dev {
         kafka: &Kafka,
         stop: CancellationToken,
     ) -> anyhow::Result<Verdict> {
-        let info = quota_postgres::migrate(&database_url, 64, FOLD_VERSION).await?;
+        let info = quota_postgres::migrate(&database_url, None, FOLD_VERSION).await?;
         tracing::debug!(partitions = info.partitions, "migrated");
         let checkpoint_file = self.checkpoints.checkpoint_file.clone();
         let products = secrets.products.into_iter().map(|(product, made_up)| {

@@ -12,14 +12,9 @@ use quota_core::state::FOLD_VERSION;
 pub struct Migrate {
     #[command(flatten)]
     database: Database,
-    /// Partitions of a new ledger, fixed for ever
-    #[arg(
-        long,
-        env = "QUOTA_PARTITIONS",
-        default_value_t = 64,
-        value_name = "NUMBER"
-    )]
-    partitions: u32,
+    /// Partitions of a new ledger, 64 by default, fixed for ever
+    #[arg(long, env = "QUOTA_PARTITIONS", value_name = "NUMBER")]
+    partitions: Option<u32>,
 }
 
 impl Migrate {

@@ -1,6 +1,7 @@
 //! The cluster: made once, its settings written anew at each start.
 
 use crate::embedded::binaries::Binaries;
+use crate::embedded::leftovers;
 use crate::embedded::owner::Owner;
 use crate::embedded::{Home, Secrets};
 use anyhow::{Context as _, bail};
@@ -52,12 +53,14 @@ impl Cluster {
         if !data.join("PG_VERSION").exists() {
             make(&owner, &binaries, dir, &data, &secrets.database_password)?;
         }
+        let (socket, socket_elsewhere) = socket(&owner, dir)?;
+        // Before the port is looked at: what outlived a killed run listens on it still.
+        leftovers::clear(&data, &socket)?;
         let port = free_port(secrets.database_port)?;
         if port != secrets.database_port {
             secrets.database_port = port;
             home.keep(secrets)?;
         }
-        let (socket, socket_elsewhere) = socket(&owner, dir)?;
         let log = dir.join("postgres.log");
         let password = secrets.database_password.clone();
         Ok(Self {
