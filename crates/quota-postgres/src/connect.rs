@@ -23,7 +23,7 @@ pub struct LedgerInfo {
 
 /// Settings of every session. All our statements are short and go by key, so plans are made once and never look at the
 /// whole table: a plan made while the ledger was empty must still be right when it is large.
-const SESSION: [(&str, &str); 12] = [
+const SESSION: [(&str, &str); 13] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
     ("enable_seqscan", "off"),
@@ -36,6 +36,7 @@ const SESSION: [(&str, &str); 12] = [
     ("tcp_keepalives_idle", "2"),
     ("tcp_keepalives_interval", "1"),
     ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "5000"),
     ("idle_in_transaction_session_timeout", "2s"),
     ("lock_timeout", "2s"),
 ];
@@ -57,6 +58,8 @@ pub(crate) fn plain_options(url: &str, application: &str) -> Result<PgConnectOpt
         .map_err(|e| Error::Invalid(format!("database URL: {e}")))?;
     Ok(options
         .application_name(application)
+        // Ours and no other: a schema named like the login would come before it.
+        .options([("search_path", "public")])
         .disable_statement_logging())
 }
 
@@ -120,6 +123,12 @@ pub(crate) async fn inspect(
                 "the database runs with {name} = off: {consequence}; switch it on"
             )));
         }
+    }
+    if row.try_get::<bool, _>("standby").map_err(Error::read)? {
+        return Err(Error::Unavailable(
+            "this server is a standby: it cannot be written, and shows commits in another order"
+                .into(),
+        ));
     }
     if !row.try_get::<bool, _>("migrated").map_err(Error::read)? {
         return Err(Error::not_migrated(&"it has no ledger"));

@@ -1,7 +1,8 @@
 //! That the whole interface works at all.
 
-use crate::harness::{Writer, check_chain, sorted, subject_in, with_ledger};
+use crate::harness::{Database, Writer, check_chain, sorted, subject_in, with_ledger};
 use quota_core::digest::subject_key;
+use quota_core::row::Row;
 use quota_core::time::Timestamp;
 use quota_postgres::{
     Advance, EventLookup, LoadRequest, RowName, SubjectLookup, SubjectRow, View, publish,
@@ -85,70 +86,76 @@ fn rows_come_back_as_they_went() {
     });
 }
 
-/// Views are saved with their checkpoint, loaded with their tail, found when due, streamed and forgotten.
-#[test]
-fn views_go_round() {
-    with_ledger(2, |database| async move {
-        let mut lane = database.lane().await;
-        let ledger = database.ledger().await;
-        let mut writer = Writer::new(database.info);
-        let subject = subject_in(1, 2, "p", 0);
-        let key = subject_key("p", &subject);
-        let fences = [writer.fence(1)];
-        let rows: Vec<_> = (0..5)
-            .map(|n| writer.row("p", &subject, &n.to_string()))
-            .collect();
-        lane.append(&rows, &fences, false).await.unwrap();
-        assert_eq!(ledger.checkpoints().await.unwrap(), [0, 0]);
-        let view = View {
+/// A subject with five events in partition 1, three of them in a view that has two rows.
+async fn folded(database: &Database) -> (Vec<Row>, View, [SubjectRow; 2]) {
+    let mut lane = database.lane().await;
+    let ledger = database.ledger().await;
+    let mut writer = Writer::new(database.info);
+    let subject = subject_in(1, 2, "p", 0);
+    let subject_key = subject_key("p", &subject);
+    let fences = [writer.fence(1)];
+    let rows: Vec<_> = (0..5)
+        .map(|n| writer.row("p", &subject, &n.to_string()))
+        .collect();
+    lane.append(&rows, &fences, false).await.unwrap();
+    assert_eq!(ledger.checkpoints().await.unwrap(), [0, 0]);
+    let view = View {
+        partition: 1,
+        subject_key,
+        product: "p".into(),
+        subject: subject.as_str().into(),
+        subject_seq: 3,
+        offset: 2,
+        row_count: 2,
+        next_due: Some(Timestamp::from_micros(77)),
+        state: b"state".to_vec(),
+    };
+    let row = |kind, id: &str| {
+        let (id, body) = (id.to_owned(), b"body".to_vec());
+        SubjectRow {
             partition: 1,
-            subject_key: key,
-            product: "p".into(),
-            subject: subject.as_str().into(),
-            subject_seq: 3,
-            offset: 2,
-            row_count: 2,
-            next_due: Some(Timestamp::from_micros(77)),
-            state: b"state".to_vec(),
-        };
-        let row = |kind, id: &str| SubjectRow {
-            partition: 1,
-            subject_key: key,
+            subject_key,
             kind,
+            id,
+            body,
+        }
+    };
+    let extra = [row(1, "r1"), row(2, "r2")];
+    let steps = [Advance {
+        partition: 1,
+        from: 0,
+        to: 3,
+    }];
+    let saved = ledger
+        .save_views(&steps, std::slice::from_ref(&view), &extra)
+        .await
+        .unwrap();
+    assert_eq!((saved.moved, saved.lost), (vec![1], vec![]));
+    (rows, view, extra)
+}
+
+/// A view is loaded with the rows asked for, its tail, its checkpoint and the head; events by their key.
+#[test]
+fn views_are_loaded_with_their_tail() {
+    with_ledger(2, |database| async move {
+        let (rows, view, extra) = folded(&database).await;
+        let (mut lane, ledger) = (database.lane().await, database.ledger().await);
+        let (partition, subject_key, event_key) = (1, view.subject_key, rows[0].event_key);
+        let name = |id: &str| RowName {
+            kind: 2,
             id: id.into(),
-            body: b"body".to_vec(),
         };
-        let steps = [Advance {
-            partition: 1,
-            from: 0,
-            to: 3,
-        }];
-        let extra = [row(1, "r1"), row(2, "r2")];
-        let saved = ledger
-            .save_views(&steps, std::slice::from_ref(&view), &extra)
-            .await
-            .unwrap();
-        assert_eq!((saved.moved, saved.lost), (vec![1], vec![]));
         let request = |all_rows| LoadRequest {
             subjects: vec![SubjectLookup {
-                partition: 1,
-                subject_key: key,
-                rows: vec![
-                    RowName {
-                        kind: 2,
-                        id: "r2".into(),
-                    },
-                    RowName {
-                        kind: 2,
-                        id: "r3".into(),
-                    },
-                ],
+                partition,
+                subject_key,
+                rows: vec![name("r2"), name("r3")],
                 all_rows,
             }],
             events: vec![EventLookup {
-                partition: 1,
-                subject_key: key,
-                event_key: rows[0].event_key,
+                partition,
+                subject_key,
+                event_key,
             }],
         };
         let loaded = sends(lane.load(&request(false))).await.unwrap();
@@ -157,39 +164,46 @@ fn views_go_round() {
         assert_eq!(loaded.subjects[0].tail, rows[3..]);
         assert_eq!(loaded.events, rows[..1]);
         assert_eq!(loaded.partitions[0].checkpoint, 3);
-        assert_eq!(loaded.partitions[0].head, writer.head(1));
+        assert_eq!(loaded.partitions[0].head, ledger.heads().await.unwrap()[1]);
+        let loaded = sends(ledger.load(&request(true))).await.unwrap();
+        assert_eq!(loaded.subjects[0].rows, extra);
+        ledger.reset_views(&[0, 1]).await.unwrap();
+        let loaded = lane.load(&request(true)).await.unwrap();
         assert_eq!(
-            sends(ledger.load(&request(true))).await.unwrap().subjects[0].rows,
-            extra
+            (
+                loaded.subjects[0].tail.len(),
+                loaded.subjects[0].view.is_none()
+            ),
+            (5, true)
         );
+        assert!(loaded.subjects[0].rows.is_empty());
+    });
+}
+
+/// Views are found when something of theirs is due, streamed, and forgotten.
+#[test]
+fn views_are_found_and_forgotten() {
+    with_ledger(2, |database| async move {
+        let (_, view, extra) = folded(&database).await;
+        let ledger = database.ledger().await;
         let due = ledger.due(Timestamp::from_micros(77), 10).await.unwrap();
-        assert_eq!((due.len(), &*due[0].subject), (1, subject.as_str()));
-        assert!(
-            ledger
-                .due(Timestamp::from_micros(76), 10)
-                .await
-                .unwrap()
-                .is_empty()
+        assert_eq!(
+            (due.len(), &*due[0].subject, due[0].at.micros()),
+            (1, &*view.subject, 77)
         );
         assert_eq!(
-            ledger.views_page(None, 10).await.unwrap(),
-            std::slice::from_ref(&view)
+            ledger.due(Timestamp::from_micros(76), 10).await.unwrap(),
+            []
         );
-        assert!(
-            ledger
-                .views_page(Some((1, key)), 10)
-                .await
-                .unwrap()
-                .is_empty()
-        );
-        assert_eq!(ledger.rows_of(1, &key).await.unwrap(), extra);
+        let page = ledger.views_page(None, 10).await.unwrap();
+        assert_eq!(page, std::slice::from_ref(&view));
+        let after = (1, view.subject_key);
+        assert_eq!(ledger.views_page(Some(after), 10).await.unwrap(), []);
+        assert_eq!(ledger.rows_of(1, &view.subject_key).await.unwrap(), extra);
         ledger.reset_views(&[0, 1]).await.unwrap();
         assert_eq!(ledger.checkpoints().await.unwrap(), [0, 0]);
-        assert!(ledger.views_page(None, 10).await.unwrap().is_empty());
-        assert_eq!(
-            lane.load(&request(true)).await.unwrap().subjects[0].tail,
-            rows
-        );
+        assert_eq!(ledger.views_page(None, 10).await.unwrap(), []);
+        assert_eq!(ledger.rows_of(1, &view.subject_key).await.unwrap(), []);
     });
 }
 
@@ -216,7 +230,7 @@ fn catalogs_are_published_everywhere() {
             });
             assert_eq!(appended.await.unwrap().partitions, [0, 1, 2]);
         }
-        let ids = |rows: Vec<quota_core::row::Row>| {
+        let ids = |rows: Vec<Row>| {
             rows.iter()
                 .map(|r| format!("{}/{}", r.product, r.id))
                 .collect::<Vec<_>>()
