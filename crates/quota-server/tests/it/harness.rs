@@ -89,7 +89,7 @@ impl Fixture {
         // RUST_LOG chooses what the service says.
         quota_server::telemetry::log();
         let database_url = new_database().await;
-        quota_postgres::migrate(&database_url, 8, FOLD_VERSION)
+        quota_postgres::migrate(&database_url, Some(8), FOLD_VERSION)
             .await
             .unwrap();
         let broker = tokio::task::spawn_blocking(|| EmbeddedBroker::start(&[]))
