@@ -15,8 +15,10 @@ use quota_core::catalog::shipped;
 use quota_core::state::FOLD_VERSION;
 use quota_kafka::EmbeddedBroker;
 use quota_postgres::Ledger;
-use serde_json::{Map, json};
-use std::path::PathBuf;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -42,10 +44,35 @@ pub struct Dev {
     checkpoints: Checkpoints,
 }
 
+/// What `dev` runs, once all of it answers.
+pub struct Instance {
+    /// Where the service answers.
+    pub url: String,
+    /// A key with every scope, for every product.
+    pub admin_key: String,
+    /// How the database's owner logs in.
+    pub database_url: String,
+    /// Kafka.
+    pub kafka: Kafka,
+    /// The folder that holds everything.
+    pub dir: PathBuf,
+}
+
 impl Dev {
-    /// Runs until it is told to stop.
-    pub async fn run(mut self) -> anyhow::Result<Verdict> {
+    /// Runs until a signal stops it.
+    pub async fn run(self) -> anyhow::Result<Verdict> {
         let stop = shutdown::on_signal()?;
+        self.run_until(stop, |instance| greet(&instance)).await?;
+        say("Stopped.");
+        Ok(Verdict::Yes)
+    }
+
+    /// Runs until it is told to stop; `ready` is called once everything answers.
+    pub async fn run_until(
+        mut self,
+        stop: CancellationToken,
+        ready: impl FnOnce(Instance),
+    ) -> anyhow::Result<()> {
         if !self.listening.listen.ip().is_loopback() {
             bail!(
                 "`dev` listens on loopback only, since it hands out its key; {} is not",
@@ -57,20 +84,20 @@ impl Dev {
         let mut secrets = home.secrets(&shipped().map(|(product, _)| product))?;
         // The broker goes last: its clients would miss it loudly.
         let kafka = self.kafka().await?;
-        let outcome = match self.database_url.take() {
-            Some(url) => self.serve(server, &home, secrets, url, &kafka, stop).await,
-            None => {
-                say("Starting PostgreSQL ...");
-                let cluster = Cluster::prepare(&home, &mut secrets)?;
-                let url = cluster.url();
-                let postgres = spawn_blocking(|| Postgres::start(cluster)).await??;
-                // Whatever comes of the rest, the server is stopped.
-                let outcome = self.serve(server, &home, secrets, url, &kafka, stop).await;
-                postgres.stop().await;
-                outcome
-            }
+        let Some(url) = self.database_url.take() else {
+            say("Starting PostgreSQL ...");
+            let cluster = Cluster::prepare(&home, &mut secrets)?;
+            let settings = self.settings(&home, &secrets, cluster.url(), kafka.clone());
+            let postgres = spawn_blocking(|| Postgres::start(cluster)).await??;
+            // Whatever comes of the rest, the server is stopped.
+            let key = &secrets.admin_key;
+            let outcome = self.serve(server, &home, key, settings, stop, ready).await;
+            postgres.stop().await;
+            return outcome;
         };
-        outcome.inspect(|_| say("Stopped."))
+        let settings = self.settings(&home, &secrets, url, kafka.clone());
+        let key = &secrets.admin_key;
+        self.serve(server, &home, key, settings, stop, ready).await
     }
 
     async fn kafka(&self) -> anyhow::Result<Kafka> {
@@ -83,55 +110,91 @@ impl Dev {
         })
     }
 
-    async fn serve(
+    /// What the service is started with.
+    fn settings(
         &self,
-        server: Server,
         home: &Home,
-        secrets: Secrets,
+        secrets: &Secrets,
         database_url: String,
-        kafka: &Kafka,
-        stop: CancellationToken,
-    ) -> anyhow::Result<Verdict> {
-        let info = quota_postgres::migrate(&database_url, None, FOLD_VERSION).await?;
-        tracing::debug!(partitions = info.partitions, "migrated");
+        kafka: Kafka,
+    ) -> ServiceSettings {
         let checkpoint_file = self.checkpoints.checkpoint_file.clone();
-        let products = secrets.products.into_iter().map(|(product, made_up)| {
-            let set = ProductSecrets::from_environment(&product);
-            (product, set.or(made_up))
+        let products = secrets.products.iter().map(|(product, made_up)| {
+            let set = ProductSecrets::from_environment(product);
+            (product.clone(), set.or(made_up.clone()))
         });
-        let settings = ServiceSettings {
+        ServiceSettings {
             database_url,
-            kafka: kafka.clone(),
+            kafka,
             roles: Roles::all(),
             checkpoint_interval: self.checkpoints.interval(),
             checkpoint_file: checkpoint_file
                 .or_else(|| Some(home.dir().join("checkpoints.ndjson"))),
             products: products.collect(),
-        };
+        }
+    }
+
+    async fn serve(
+        &self,
+        server: Server,
+        home: &Home,
+        admin_key: &str,
+        settings: ServiceSettings,
+        stop: CancellationToken,
+        ready: impl FnOnce(Instance),
+    ) -> anyhow::Result<()> {
+        let info = quota_postgres::migrate(&settings.database_url, None, FOLD_VERSION).await?;
+        tracing::debug!(partitions = info.partitions, "migrated");
         let host = Host::start(server, settings.clone(), self.listening.open_probes).await?;
-        admit_key(&host.service().node().ledger, &secrets.admin_key).await?;
+        admit_key(&host.service().node().ledger, admin_key).await?;
         host.reload_keys().await?;
         publish_catalogs(host.service()).await?;
-        let url = host.url();
-        if let Some(file) = &self.listening.ready_file {
-            let products: Map<_, _> = settings
-                .products
-                .iter()
-                .map(|(product, secrets)| (product.clone(), json!(secrets)))
-                .collect();
+        let instance = Instance {
+            url: host.url(),
+            admin_key: admin_key.to_owned(),
+            database_url: settings.database_url,
+            kafka: settings.kafka,
+            dir: home.dir().to_owned(),
+        };
+        let env = instance.write(self.listening.ready_file.as_deref(), &settings.products)?;
+        ready(instance);
+        host.run(stop).await;
+        // What it says is true no longer.
+        fs::remove_file(env).unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl Instance {
+    /// Writes the ready file, where one is wanted, and `env` in the folder: the same for a shell. The path of that.
+    fn write(
+        &self,
+        file: Option<&Path>,
+        products: &BTreeMap<String, ProductSecrets>,
+    ) -> anyhow::Result<PathBuf> {
+        let brokers = self.kafka.brokers();
+        let env = self.dir.join("env");
+        ready::write_shell(
+            &env,
+            &[
+                ("QUOTA_URL", &self.url),
+                ("QUOTA_KEY", &self.admin_key),
+                ("DATABASE_URL", &self.database_url),
+                ("KAFKA_BROKERS", brokers),
+            ],
+        )?;
+        if let Some(file) = file {
             let content = json!({
-                "url": url,
-                "admin_key": secrets.admin_key,
-                "database_url": settings.database_url,
-                "kafka_brokers": settings.kafka.brokers(),
+                "url": self.url,
+                "admin_key": self.admin_key,
+                "database_url": self.database_url,
+                "kafka_brokers": brokers,
                 "pid": std::process::id(),
                 "products": products,
             });
             ready::write(file, &content)?;
         }
-        greet(&url, &secrets.admin_key, home, &settings);
-        host.run(stop).await;
-        Ok(Verdict::Yes)
+        Ok(env)
     }
 }
 
@@ -177,25 +240,30 @@ async fn publish_catalogs(service: &Service) -> anyhow::Result<()> {
 }
 
 /// Says what is running, and what to try first.
-fn greet(url: &str, key: &str, home: &Home, settings: &ServiceSettings) {
+fn greet(instance: &Instance) {
+    let Instance {
+        url,
+        admin_key,
+        database_url,
+        kafka,
+        dir,
+    } = instance;
     say(&format!(
         "\n\
          quota-ledger is ready.\n\
          \x20 API         {url}    (pages: {url}/docs/)\n\
-         \x20 Admin key   {key}\n\
-         \x20 PostgreSQL  {}\n\
-         \x20 Kafka       {}\n\
-         \x20 Data        {}    (Ctrl-C stops everything; the data stays)\n\
+         \x20 Admin key   {admin_key}\n\
+         \x20 PostgreSQL  {database_url}\n\
+         \x20 Kafka       {brokers}\n\
+         \x20 Data        {dir}    (Ctrl-C stops everything; the data stays)\n\
          \n\
-         Try:\n\
-         \x20 KEY={key}\n\
-         \x20 curl -s {url}/v1/products/applyx/subjects/u1/consume -H \"Authorization: Bearer $KEY\" \\\n\
+         Try, in a second terminal (README.md goes on from here):\n\
+         \x20 . {dir}/env\n\
+         \x20 curl -s $QUOTA_URL/v1/products/applyx/subjects/u1/consume -H \"Authorization: Bearer $QUOTA_KEY\" \\\n\
          \x20      -H 'Content-Type: application/json' -d '{{\"feature\": \"resume_edits\"}}'\n\
-         \x20 curl -s '{url}/v1/products/applyx/subjects/u1/check?feature=resume_edits' -H \"Authorization: Bearer $KEY\"\n\
-         \x20 curl -s {url}/v1/products/applyx/subjects/u1/entitlements -H \"Authorization: Bearer $KEY\"\n\
-         \x20 curl -s {url}/v1/products/applyx/subjects/u1/ledger -H \"Authorization: Bearer $KEY\"\n",
-        settings.database_url,
-        settings.kafka.brokers(),
-        home.dir().display(),
+         \x20 curl -s $QUOTA_URL/v1/products/applyx/subjects/u1/entitlements -H \"Authorization: Bearer $QUOTA_KEY\"\n\
+         \x20 curl -s $QUOTA_URL/v1/products/applyx/subjects/u1/ledger -H \"Authorization: Bearer $QUOTA_KEY\"\n",
+        brokers = kafka.brokers(),
+        dir = dir.display(),
     ));
 }

@@ -6,8 +6,21 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Writes a file that is there whole or not at all, and that its owner alone may read.
+/// Writes the ready file: a JSON object on one line.
 pub fn write(file: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
+    write_text(file, &format!("{content}\n"))
+}
+
+/// Writes the same for a shell to read: `NAME='value'`, a line each, which stay in the shell that reads them.
+pub fn write_shell(file: &Path, variables: &[(&str, &str)]) -> anyhow::Result<()> {
+    let lines = variables
+        .iter()
+        .map(|(name, value)| format!("{name}='{}'\n", value.replace('\'', r"'\''")));
+    write_text(file, &lines.collect::<String>())
+}
+
+/// Writes a file that is there whole or not at all, and that its owner alone may read.
+fn write_text(file: &Path, text: &str) -> anyhow::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
     let place = || format!("the ready file {}", file.display());
@@ -18,6 +31,6 @@ pub fn write(file: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
         .mode(0o600)
         .open(&beside)
         .with_context(place)?;
-    writeln!(new, "{content}").with_context(place)?;
+    new.write_all(text.as_bytes()).with_context(place)?;
     fs::rename(&beside, file).with_context(place)
 }
