@@ -2,6 +2,7 @@
 //! no, 2 that it could not run.
 
 mod catalog;
+mod demo;
 mod dev;
 mod key;
 mod migrate;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Run everything here: PostgreSQL, Kafka and the service, for trying and developing
     Dev(dev::Dev),
+    /// Play one day of three products on an instance of its own, and check what came of it
+    Demo(demo::Demo),
     /// Run the service on a PostgreSQL and a Kafka of yours
     Serve(serve::Serve),
     /// Bring the database to this version
@@ -75,6 +78,7 @@ fn carry_out(command: Command) -> anyhow::Result<Verdict> {
     runtime.block_on(async {
         match command {
             Command::Dev(dev) => dev.run().await,
+            Command::Demo(demo) => demo.run().await,
             Command::Serve(serve) => serve.run().await,
             Command::Migrate(migrate) => migrate.run().await,
             Command::Key(key) => key.run().await,

@@ -18,6 +18,7 @@ use quota_postgres::Ledger;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
@@ -59,6 +60,27 @@ pub struct Instance {
 }
 
 impl Dev {
+    /// Everything of its own, in this folder, on a free port.
+    pub fn private(data: PathBuf) -> Self {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listening = Listening {
+            listen,
+            ready_file: None,
+            open_probes: false,
+        };
+        let checkpoints = Checkpoints {
+            checkpoint_seconds: 60,
+            checkpoint_file: None,
+        };
+        Self {
+            data,
+            database_url: None,
+            kafka_brokers: None,
+            listening,
+            checkpoints,
+        }
+    }
+
     /// Runs until a signal stops it.
     pub async fn run(self) -> anyhow::Result<Verdict> {
         let stop = shutdown::on_signal()?;
