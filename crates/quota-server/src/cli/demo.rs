@@ -47,7 +47,7 @@ impl Demo {
                 dir.display()
             );
         }
-        say("Starting PostgreSQL, Kafka and the service ...");
+        say(&format!("The demo has an instance of its own, in {}.", dir.display()));
         let outcome = with_instance(&dir, stop).await;
         if kept {
             say(&format!(
