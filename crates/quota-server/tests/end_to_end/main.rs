@@ -24,5 +24,6 @@ mod nodes;
 mod outage;
 mod program;
 mod racing;
+mod readme;
 mod servers;
 mod topics;
