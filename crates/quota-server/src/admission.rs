@@ -38,7 +38,10 @@ impl Gate {
     /// Why it is closed, if it is.
     #[must_use]
     pub fn why(&self) -> Option<Arc<str>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn set(&self, why: Option<&str>) {
@@ -66,7 +69,10 @@ pub async fn admit(node: &Node, topics: &Topics, gate: &Gate, stop: &Cancellatio
             }
             Ok(Compared::Differs(what)) => {
                 metrics::gauge!("quota_topic_ahead").set(1.0);
-                tracing::error!(what, "the topic is ahead of this ledger; nothing is written until that is settled");
+                tracing::error!(
+                    what,
+                    "the topic is ahead of this ledger; nothing is written until that is settled"
+                );
                 gate.set(Some(&what));
                 LONG_PAUSE
             }
@@ -99,8 +105,9 @@ async fn compare(node: &Node, topics: &Topics) -> anyhow::Result<Compared> {
     let heads = node.ledger.heads().await?;
     for (partition, (tail, head)) in (0_u32..).zip(tails.iter().zip(&heads)) {
         let Some(tail) = tail else { continue };
-        let record = from_record(tail.headers(), tail.payload())
-            .with_context(|| format!("the last record of partition {partition} is none of a ledger"))?;
+        let record = from_record(tail.headers(), tail.payload()).with_context(|| {
+            format!("the last record of partition {partition} is none of a ledger")
+        })?;
         if let Some(what) = difference(node, record, partition, head).await? {
             return Ok(Compared::Differs(what));
         }
@@ -115,19 +122,33 @@ async fn difference(
     partition: u32,
     head: &Head,
 ) -> anyhow::Result<Option<String>> {
-    let topic = Position { epoch: record.epoch, partition, offset: record.offset() };
+    let topic = Position {
+        epoch: record.epoch,
+        partition,
+        offset: record.offset(),
+    };
     if record.ledger_id != node.ledger.info().id {
-        return Ok(Some(format!("the topic carries another ledger at {topic}; use another Kafka, or other topics")));
+        return Ok(Some(format!(
+            "the topic carries another ledger at {topic}; use another Kafka, or other topics"
+        )));
     }
     if record.offset() > head.offset {
         let what = format!(
             "the topic goes to {topic}, this ledger only to {}: it was restored to an earlier time",
-            Position { epoch: record.epoch, partition, offset: head.offset }
+            Position {
+                epoch: record.epoch,
+                partition,
+                offset: head.offset
+            }
         );
         return Ok(Some(what));
     }
     let rows = node.ledger.range(partition, record.offset(), 1).await?;
     let hash = record.into_unchained().hash;
     let same = rows.first().is_some_and(|row| row.hash == hash);
-    Ok((!same).then(|| format!("topic and ledger differ at {topic}: it was restored, and went on, without the topic")))
+    Ok((!same).then(|| {
+        format!(
+            "topic and ledger differ at {topic}: it was restored, and went on, without the topic"
+        )
+    }))
 }

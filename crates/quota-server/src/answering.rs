@@ -49,7 +49,12 @@ impl Node {
         question: &Question,
         at_least: Option<Position>,
     ) -> Result<(Decision, Freshness), Refusal> {
-        let things: Vec<RowKey> = question.resource.as_deref().map(RowKey::resource).into_iter().collect();
+        let things: Vec<RowKey> = question
+            .resource
+            .as_deref()
+            .map(RowKey::resource)
+            .into_iter()
+            .collect();
         let sight = self.sight(address, things, false, at_least).await?;
         let light = Light {
             state: &sight.state,
@@ -74,8 +79,18 @@ impl Node {
     ) -> Result<(Map<String, Value>, Freshness), Refusal> {
         let sight = self.sight(address, Vec::new(), true, at_least).await?;
         let (product, subject) = (&address.product, &address.subject);
-        let mut body = entitlements(&sight.state, &sight.catalog, sight.version, product, subject, sight.now);
-        body.insert("position".to_owned(), json!(self.position(address, &sight).to_string()));
+        let mut body = entitlements(
+            &sight.state,
+            &sight.catalog,
+            sight.version,
+            product,
+            subject,
+            sight.now,
+        );
+        body.insert(
+            "position".to_owned(),
+            json!(self.position(address, &sight).to_string()),
+        );
         Ok((body, sight.freshness))
     }
 
@@ -83,7 +98,11 @@ impl Node {
     fn position(&self, address: &Address, sight: &Sight) -> Position {
         let newest = sight.state.subject.offset;
         let offset = if newest < 0 { sight.head } else { newest };
-        Position { epoch: self.epoch(), partition: address.partition, offset }
+        Position {
+            epoch: self.epoch(),
+            partition: address.partition,
+            offset,
+        }
     }
 
     async fn sight(
@@ -96,29 +115,61 @@ impl Node {
         if let Some(position) = at_least {
             self.reach(address, position).await?;
         }
-        let view = self.cache.view(address.partition, &address.key, &address.product).ok_or_else(unreadable)?;
+        let view = self
+            .cache
+            .view(address.partition, &address.key, &address.product)
+            .ok_or_else(unreadable)?;
         let cached = view.state.clone().filter(|state| {
-            if complete { state.is_complete() } else { state.missing(&things).is_empty() }
+            if complete {
+                state.is_complete()
+            } else {
+                state.missing(&things).is_empty()
+            }
         });
         let (state, head) = match cached {
             Some(state) => (state, view.head),
             None => self.load(address, things).await?,
         };
         let newest = || self.shelf.newest(&address.product);
-        let in_force = view.version.and_then(|version| Some((version, self.shelf.get(&address.product, version)?)));
-        let (version, catalog) = in_force.or_else(newest).ok_or_else(|| unknown_product(&address.product))?;
+        let in_force = view
+            .version
+            .and_then(|version| Some((version, self.shelf.get(&address.product, version)?)));
+        let (version, catalog) = in_force
+            .or_else(newest)
+            .ok_or_else(|| unknown_product(&address.product))?;
         let now = self.clock.now().max(view.recorded_at);
-        let freshness = Freshness { as_of: now, age_ms: self.age_ms(&view) };
-        Ok(Sight { state, catalog, version, head, now, freshness })
+        let freshness = Freshness {
+            as_of: now,
+            age_ms: self.age_ms(&view),
+        };
+        Ok(Sight {
+            state,
+            catalog,
+            version,
+            head,
+            now,
+            freshness,
+        })
     }
 
-    async fn load(&self, address: &Address, things: Vec<RowKey>) -> Result<(Arc<State>, i64), Refusal> {
-        let wanted = WantedSubject { partition: address.partition, key: address.key, things };
-        let (state, through) = load_one(&self.ledger, &self.shelf, wanted, true).await.map_err(|error| {
-            tracing::warn!(%error, "a subject could not be loaded");
-            unreadable()
-        })?;
-        self.cache.keep(address.partition, address.key, Arc::clone(&state), through);
+    async fn load(
+        &self,
+        address: &Address,
+        things: Vec<RowKey>,
+    ) -> Result<(Arc<State>, i64), Refusal> {
+        let wanted = WantedSubject {
+            partition: address.partition,
+            key: address.key,
+            things,
+        };
+        let (state, through) = load_one(&self.ledger, &self.shelf, wanted, true)
+            .await
+            .map_err(|error| {
+                tracing::warn!(%error, "a subject could not be loaded");
+                unreadable()
+            })?;
+        self.cache
+            .keep(address.partition, address.key, Arc::clone(&state), through);
         Ok((state, through))
     }
 
@@ -129,19 +180,30 @@ impl Node {
     /// Reads on until a position is reached.
     async fn reach(&self, address: &Address, position: Position) -> Result<(), Refusal> {
         if position.partition != address.partition {
-            let message = format!("{position} is in another subject's partition; use a position of this subject's");
+            let message = format!(
+                "{position} is in another subject's partition; use a position of this subject's"
+            );
             return Err(Refusal::field(422, "wrong_partition", "at_least", message));
         }
-        if position.epoch == self.epoch() && self.cache.head_offset(address.partition) >= position.offset {
+        if position.epoch == self.epoch()
+            && self.cache.head_offset(address.partition) >= position.offset
+        {
             return Ok(());
         }
         self.catch_up(address.partition).await.map_err(|error| {
             tracing::warn!(%error, "a partition could not be read");
             unreadable()
         })?;
-        if position.epoch != self.epoch() || self.cache.head_offset(address.partition) < position.offset {
+        if position.epoch != self.epoch()
+            || self.cache.head_offset(address.partition) < position.offset
+        {
             let message = format!("the ledger has no {position}");
-            return Err(Refusal::field(409, "position_not_reached", "at_least", message));
+            return Err(Refusal::field(
+                409,
+                "position_not_reached",
+                "at_least",
+                message,
+            ));
         }
         Ok(())
     }
@@ -178,14 +240,20 @@ impl Node {
             return Err(Refusal::field(422, "wrong_partition", "after", message));
         }
         let after = after.map_or(-1, |after| after.offset);
-        let page = self.ledger.subject_page(address.partition, &address.key, after, limit + 1).await;
+        let page = self
+            .ledger
+            .subject_page(address.partition, &address.key, after, limit + 1)
+            .await;
         let mut rows = page.map_err(|error| {
             tracing::warn!(%error, "a subject's events could not be read");
             unreadable()
         })?;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next = rows.last().filter(|_| more).map(|row| row.position(self.epoch()));
+        let next = rows
+            .last()
+            .filter(|_| more)
+            .map(|row| row.position(self.epoch()));
         Ok((rows, next))
     }
 
@@ -193,18 +261,31 @@ impl Node {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn evidence_ids(&self, partition: u32, offsets: &[i64]) -> Result<Vec<String>, Refusal> {
-        self.ledger.ids_at(partition, offsets).await.map_err(|error| {
-            tracing::warn!(%error, "the evidence of a refusal could not be read");
-            unreadable()
-        })
+    pub async fn evidence_ids(
+        &self,
+        partition: u32,
+        offsets: &[i64],
+    ) -> Result<Vec<String>, Refusal> {
+        self.ledger
+            .ids_at(partition, offsets)
+            .await
+            .map_err(|error| {
+                tracing::warn!(%error, "the evidence of a refusal could not be read");
+                unreadable()
+            })
     }
 }
 
 fn unreadable() -> Refusal {
-    Refusal::unavailable("the ledger cannot be read just now, and this subject is not in memory; try again")
+    Refusal::unavailable(
+        "the ledger cannot be read just now, and this subject is not in memory; try again",
+    )
 }
 
 fn unknown_product(product: &str) -> Refusal {
-    Refusal::whole(404, "unknown_product", format!("there is no product {product:?}"))
+    Refusal::whole(
+        404,
+        "unknown_product",
+        format!("there is no product {product:?}"),
+    )
 }

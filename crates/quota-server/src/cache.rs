@@ -39,25 +39,37 @@ impl SubjectCache {
     #[must_use]
     pub fn new(ends: Vec<PartitionEnd>, subjects: usize, now: i64) -> Self {
         let each = (subjects / ends.len().max(1)).max(16);
-        let partition = |end| Mutex::new(Partition { end, states: Cache::new(each), at_head: now });
-        Self { partitions: ends.into_iter().map(partition).collect() }
+        let partition = |end| {
+            Mutex::new(Partition {
+                end,
+                states: Cache::new(each),
+                at_head: now,
+            })
+        };
+        Self {
+            partitions: ends.into_iter().map(partition).collect(),
+        }
     }
 
     fn partition(&self, partition: u32) -> Option<MutexGuard<'_, Partition>> {
         let index = usize::try_from(partition).ok()?;
-        self.partitions.get(index).map(|mutex| mutex.lock().unwrap_or_else(PoisonError::into_inner))
+        self.partitions
+            .get(index)
+            .map(|mutex| mutex.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A partition's end, as far as this node knows.
     #[must_use]
     pub fn end(&self, partition: u32) -> Option<PartitionEnd> {
-        self.partition(partition).map(|partition| partition.end.clone())
+        self.partition(partition)
+            .map(|partition| partition.end.clone())
     }
 
     /// A partition's last offset, as far as this node knows; -1 before the first.
     #[must_use]
     pub fn head_offset(&self, partition: u32) -> i64 {
-        self.partition(partition).map_or(-1, |partition| partition.end.head.offset)
+        self.partition(partition)
+            .map_or(-1, |partition| partition.end.head.offset)
     }
 
     /// A subject's state, if it is cached.
@@ -85,7 +97,10 @@ impl SubjectCache {
     pub fn keep(&self, partition: u32, key: SubjectKey, state: Arc<State>, through: i64) {
         if let Some(mut partition) = self.partition(partition)
             && through >= partition.end.head.offset
-            && partition.states.peek(&key).is_none_or(|known| known.subject.seq <= state.subject.seq)
+            && partition
+                .states
+                .peek(&key)
+                .is_none_or(|known| known.subject.seq <= state.subject.seq)
         {
             partition.states.insert(key, state);
         }
@@ -93,9 +108,14 @@ impl SubjectCache {
 
     /// Takes in what this node's lane appended: the new end of a partition, and the states of its subjects.
     pub fn settle(&self, partition: u32, head: Head, states: Vec<(SubjectKey, State)>, now: i64) {
-        let Some(mut partition) = self.partition(partition) else { return };
+        let Some(mut partition) = self.partition(partition) else {
+            return;
+        };
         for (key, state) in states {
-            let newer = partition.states.peek(&key).is_none_or(|known| known.subject.seq <= state.subject.seq);
+            let newer = partition
+                .states
+                .peek(&key)
+                .is_none_or(|known| known.subject.seq <= state.subject.seq);
             if newer {
                 partition.states.insert(key, Arc::new(state));
             }
@@ -111,7 +131,9 @@ impl SubjectCache {
     /// # Errors
     /// A row that this build cannot fold.
     pub fn apply(&self, partition: u32, rows: &[Row], shelf: &Shelf) -> anyhow::Result<Applied> {
-        let Some(mut partition) = self.partition(partition) else { return Ok(Applied::Done) };
+        let Some(mut partition) = self.partition(partition) else {
+            return Ok(Applied::Done);
+        };
         for row in rows {
             let expected = partition.end.head.offset + 1;
             if row.offset < expected {
@@ -140,7 +162,9 @@ impl Partition {
         if row.subject.is_empty() {
             shelf.take(row)?;
             if &*row.event_type == "catalog.published" {
-                self.end.versions.insert(Arc::clone(&row.product), row.catalog_version);
+                self.end
+                    .versions
+                    .insert(Arc::clone(&row.product), row.catalog_version);
             }
         } else if let Some(state) = self.states.peek(&row.subject_key).cloned() {
             match advanced(&state, row, shelf)? {
@@ -150,7 +174,11 @@ impl Partition {
                 }
             }
         }
-        self.end.head = Head { offset: row.offset, hash: row.hash, recorded_at: row.recorded_at };
+        self.end.head = Head {
+            offset: row.offset,
+            hash: row.hash,
+            recorded_at: row.recorded_at,
+        };
         Ok(())
     }
 }

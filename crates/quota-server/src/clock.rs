@@ -13,9 +13,14 @@ pub struct DatabaseClock {
 
 impl Default for DatabaseClock {
     fn default() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let at_start = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
-        Self { started: Instant::now(), at_start: AtomicI64::new(at_start) }
+        Self {
+            started: Instant::now(),
+            at_start: AtomicI64::new(at_start),
+        }
     }
 }
 
@@ -28,7 +33,8 @@ impl DatabaseClock {
 
     /// Takes in a fresh reading.
     pub fn set(&self, reading: Timestamp) {
-        self.at_start.store(reading.plus(-self.elapsed()).micros(), Ordering::Relaxed);
+        self.at_start
+            .store(reading.plus(-self.elapsed()).micros(), Ordering::Relaxed);
     }
 
     /// Microseconds of this node's steady clock.

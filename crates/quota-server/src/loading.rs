@@ -36,31 +36,60 @@ pub fn request(wanted: &[WantedSubject], all: bool) -> LoadRequest {
     let subject = |wanted: &WantedSubject| SubjectLookup {
         partition: wanted.partition,
         subject_key: wanted.key,
-        rows: wanted.things.iter().map(|key| RowName { kind: key.kind.number(), id: key.id.clone() }).collect(),
+        rows: wanted
+            .things
+            .iter()
+            .map(|key| RowName {
+                kind: key.kind.number(),
+                id: key.id.clone(),
+            })
+            .collect(),
         all_rows: all,
     };
-    LoadRequest { subjects: wanted.iter().map(subject).collect(), events: Vec::new() }
+    LoadRequest {
+        subjects: wanted.iter().map(subject).collect(),
+        events: Vec::new(),
+    }
 }
 
 /// Folds what was loaded for `wanted`.
 ///
 /// # Errors
 /// Stored bytes or events that this build cannot read, or an event whose catalog is not on the shelf.
-pub fn fold_loaded(wanted: &[WantedSubject], loaded: &mut Loaded, shelf: &Shelf) -> anyhow::Result<Folded> {
+pub fn fold_loaded(
+    wanted: &[WantedSubject],
+    loaded: &mut Loaded,
+    shelf: &Shelf,
+) -> anyhow::Result<Folded> {
     let mut states = Vec::with_capacity(wanted.len());
     let mut more = Vec::new();
     let subjects = std::mem::take(&mut loaded.subjects);
     for (wanted, found) in wanted.iter().zip(subjects) {
-        let partition = loaded.partitions.iter().find(|found| found.partition == wanted.partition);
+        let partition = loaded
+            .partitions
+            .iter()
+            .find(|found| found.partition == wanted.partition);
         let through = partition.map_or(-1, |found| found.head.offset);
         match fold_subject(wanted, found, shelf)? {
             Ok(state) => {
-                states.push(LoadedState { partition: wanted.partition, key: wanted.key, through, state });
+                states.push(LoadedState {
+                    partition: wanted.partition,
+                    key: wanted.key,
+                    through,
+                    state,
+                });
             }
-            Err(missing) => more.push(WantedSubject { things: missing, ..wanted.clone() }),
+            Err(missing) => more.push(WantedSubject {
+                things: missing,
+                ..wanted.clone()
+            }),
         }
     }
-    Ok(if more.is_empty() { Folded::States(states) } else { Folded::More(more) })
+    Ok(if more.is_empty() {
+        Folded::States(states)
+    } else {
+        Folded::More(more)
+    })
 }
 
 fn fold_subject(
@@ -77,7 +106,10 @@ fn fold_subject(
     }
     for row in found.rows {
         let Some(kind) = Kind::from_number(row.kind) else {
-            anyhow::bail!("kind {} of a stored row is not known to this version", row.kind);
+            anyhow::bail!(
+                "kind {} of a stored row is not known to this version",
+                row.kind
+            );
         };
         state.add_stored(RowKey { kind, id: row.id }, Some(&row.body))?;
     }
@@ -100,9 +132,18 @@ fn fold_subject(
 ///
 /// # Errors
 /// That catalog is not on the shelf.
-pub fn fold_row(state: &mut State, row: &Row, event: &Event, shelf: &Shelf) -> anyhow::Result<Vec<RowKey>> {
+pub fn fold_row(
+    state: &mut State,
+    row: &Row,
+    event: &Event,
+    shelf: &Shelf,
+) -> anyhow::Result<Vec<RowKey>> {
     let Some(catalog) = shelf.get(&row.product, row.catalog_version) else {
-        anyhow::bail!("catalog {} of {} is not known yet", row.catalog_version, row.product);
+        anyhow::bail!(
+            "catalog {} of {} is not known yet",
+            row.catalog_version,
+            row.product
+        );
     };
     Ok(fold_event(state, &catalog, row, event))
 }
@@ -122,7 +163,9 @@ pub async fn load_one(
         let mut loaded = ledger.load(&request(&asked, all)).await?;
         match fold_loaded(&asked, &mut loaded, shelf)? {
             Folded::States(mut states) => {
-                let Some(loaded) = states.pop() else { anyhow::bail!("the subject was not loaded") };
+                let Some(loaded) = states.pop() else {
+                    anyhow::bail!("the subject was not loaded")
+                };
                 return Ok((Arc::new(loaded.state), loaded.through));
             }
             Folded::More(mut more) => wanted = more.pop().unwrap_or(wanted),

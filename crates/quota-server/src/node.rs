@@ -39,7 +39,10 @@ impl Node {
     ///
     /// # Errors
     /// The database is down, not migrated, or holds what this version cannot read.
-    pub async fn open(database_url: &str, gate: Arc<Gate>) -> anyhow::Result<(Self, crate::writer::Queue)> {
+    pub async fn open(
+        database_url: &str,
+        gate: Arc<Gate>,
+    ) -> anyhow::Result<(Self, crate::writer::Queue)> {
         let ledger = Ledger::connect(database_url, FOLD_VERSION, POOL_SIZE).await?;
         let shelf = Arc::new(Shelf::default());
         shelf.load(&ledger).await?;
@@ -49,7 +52,17 @@ impl Node {
         let cache = Arc::new(SubjectCache::new(ends, CACHED_SUBJECTS, clock.elapsed()));
         let (writer, queue) = crate::writer::queue(gate);
         let committed = Arc::new(Notify::new());
-        Ok((Self { ledger, cache, shelf, clock, committed, writer }, queue))
+        Ok((
+            Self {
+                ledger,
+                cache,
+                shelf,
+                clock,
+                committed,
+                writer,
+            },
+            queue,
+        ))
     }
 
     /// The number of partitions.
@@ -84,8 +97,13 @@ impl Node {
 /// fence sends whoever builds on it back to read on.
 async fn ends(ledger: &Ledger) -> anyhow::Result<Vec<PartitionEnd>> {
     let heads = ledger.heads().await?;
-    let mut ends: Vec<PartitionEnd> =
-        heads.into_iter().map(|head| PartitionEnd { head, versions: BTreeMap::new() }).collect();
+    let mut ends: Vec<PartitionEnd> = heads
+        .into_iter()
+        .map(|head| PartitionEnd {
+            head,
+            versions: BTreeMap::new(),
+        })
+        .collect();
     for row in ledger.latest_catalogs().await? {
         let index = usize::try_from(row.partition)?;
         if let Some(end) = ends.get_mut(index)

@@ -51,14 +51,29 @@ pub async fn publish_catalog(
 ) -> Result<Published, PublishError> {
     let catalog = Catalog::parse(text).map_err(PublishError::Faulty)?;
     if catalog.product() != product {
-        let message = format!("is {:?}, but it was published for {product:?}", catalog.product());
-        return Err(PublishError::Faulty(vec![Fault { place: "product".to_owned(), message }]));
+        let message = format!(
+            "is {:?}, but it was published for {product:?}",
+            catalog.product()
+        );
+        return Err(PublishError::Faulty(vec![Fault {
+            place: "product".to_owned(),
+            message,
+        }]));
     }
-    let mut lane = ledger.lane().await.map_err(|error| PublishError::Unavailable(error.to_string()))?;
-    let mut published = Published { version: 0, row: None };
+    let mut lane = ledger
+        .lane()
+        .await
+        .map_err(|error| PublishError::Unavailable(error.to_string()))?;
+    let mut published = Published {
+        version: 0,
+        row: None,
+    };
     publish(&mut lane, product, |found| {
         let (version, rows) = rows(&catalog, found, if_match)?;
-        published = Published { version, row: rows.first().cloned() };
+        published = Published {
+            version,
+            row: rows.first().cloned(),
+        };
         Ok(rows)
     })
     .await?;
@@ -67,7 +82,11 @@ pub async fn publish_catalog(
 }
 
 /// The version that is in force afterwards, and the rows that put it in force.
-fn rows(catalog: &Catalog, found: &Publication, if_match: Option<u32>) -> Result<(u32, Vec<Row>), PublishError> {
+fn rows(
+    catalog: &Catalog,
+    found: &Publication,
+    if_match: Option<u32>,
+) -> Result<(u32, Vec<Row>), PublishError> {
     let newest = found.newest.first().and_then(Option::as_ref);
     let current = newest.map_or(0, |row| row.catalog_version);
     if if_match.is_some_and(|wanted| wanted != current) {
@@ -89,10 +108,23 @@ fn rows(catalog: &Catalog, found: &Publication, if_match: Option<u32>) -> Result
     let places: Vec<Place> = partitions
         .map(|(partition, (head, newest))| {
             let before = newest.as_ref().map(|row| (row.subject_seq, row.offset));
-            Place { partition, head: *head, before }
+            Place {
+                partition,
+                head: *head,
+                before,
+            }
         })
         .collect();
-    Ok((current + 1, publication(catalog.product(), current + 1, catalog.text(), &places, found.clock)))
+    Ok((
+        current + 1,
+        publication(
+            catalog.product(),
+            current + 1,
+            catalog.text(),
+            &places,
+            found.clock,
+        ),
+    ))
 }
 
 fn text_of(row: &Row) -> Option<String> {

@@ -42,7 +42,9 @@ pub async fn replay(
 ) -> anyhow::Result<()> {
     let info = ledger.info();
     let one = match (&wanted.product, &wanted.subject) {
-        (Some(product), Some(subject)) => Some(Address::new(product, subject, info.partitions).partition),
+        (Some(product), Some(subject)) => {
+            Some(Address::new(product, subject, info.partitions).partition)
+        }
         _ => None,
     };
     let now = match wanted.as_of {
@@ -54,7 +56,12 @@ pub async fn replay(
         if one.is_some_and(|one| one != partition) {
             continue;
         }
-        let mut fold = PartitionFold { wanted, now, subjects: BTreeMap::new(), versions: BTreeMap::new() };
+        let mut fold = PartitionFold {
+            wanted,
+            now,
+            subjects: BTreeMap::new(),
+            versions: BTreeMap::new(),
+        };
         let mut pages = ledger.pages(partition, 0, head.offset + 1, PAGE);
         loop {
             let rows = pages.next().await?;
@@ -86,26 +93,44 @@ struct PartitionFold<'a> {
 
 impl PartitionFold<'_> {
     fn read(&mut self, row: &Row, shelf: &Shelf) -> anyhow::Result<()> {
-        let known = self.wanted.known_at.is_none_or(|until| row.recorded_at <= until);
+        let known = self
+            .wanted
+            .known_at
+            .is_none_or(|until| row.recorded_at <= until);
         if row.subject.is_empty() {
             shelf.take(row)?;
             let first = !self.versions.contains_key(&row.product);
-            if &*row.event_type == "catalog.published" && known && (first || row.recorded_at <= self.now) {
-                self.versions.insert(Arc::clone(&row.product), row.catalog_version);
+            if &*row.event_type == "catalog.published"
+                && known
+                && (first || row.recorded_at <= self.now)
+            {
+                self.versions
+                    .insert(Arc::clone(&row.product), row.catalog_version);
             }
             return Ok(());
         }
-        let asked = self.wanted.product.as_ref().is_none_or(|product| **product == *row.product)
-            && self.wanted.subject.as_ref().is_none_or(|subject| **subject == *row.subject);
+        let asked = self
+            .wanted
+            .product
+            .as_ref()
+            .is_none_or(|product| **product == *row.product)
+            && self
+                .wanted
+                .subject
+                .as_ref()
+                .is_none_or(|subject| **subject == *row.subject);
         if !asked || !known || row.occurred_at > self.now {
             return Ok(());
         }
         let event = Event::decode(&row.event_type, row.type_version, &row.payload)?;
-        let known = self.subjects.entry(row.subject_key).or_insert_with(|| Known {
-            product: Arc::clone(&row.product),
-            subject: Arc::clone(&row.subject),
-            state: State::default(),
-        });
+        let known = self
+            .subjects
+            .entry(row.subject_key)
+            .or_insert_with(|| Known {
+                product: Arc::clone(&row.product),
+                subject: Arc::clone(&row.subject),
+                state: State::default(),
+            });
         fold_row(&mut known.state, row, &event, shelf)?;
         Ok(())
     }
@@ -119,12 +144,25 @@ impl PartitionFold<'_> {
     ) -> anyhow::Result<()> {
         for known in self.subjects.values() {
             let version = self.versions.get(&known.product).copied();
-            let Some((version, catalog)) = version.and_then(|v| Some((v, shelf.get(&known.product, v)?))) else {
+            let Some((version, catalog)) =
+                version.and_then(|v| Some((v, shelf.get(&known.product, v)?)))
+            else {
                 continue;
             };
             let state = &known.state;
-            let mut line = entitlements(state, &catalog, version, &known.product, &known.subject, self.now);
-            let position = Position { epoch, partition, offset: state.subject.offset };
+            let mut line = entitlements(
+                state,
+                &catalog,
+                version,
+                &known.product,
+                &known.subject,
+                self.now,
+            );
+            let position = Position {
+                epoch,
+                partition,
+                offset: state.subject.offset,
+            };
             line.insert("position".to_owned(), json!(position.to_string()));
             line.insert("as_of".to_owned(), json!(self.now.to_millis_text()));
             line.insert("age_ms".to_owned(), json!(0));

@@ -63,28 +63,62 @@ impl Service {
         let gate = Arc::new(Gate::closed("this node has not reached Kafka yet"));
         let (node, queue) = Node::open(&settings.database_url, Arc::clone(&gate)).await?;
         let topics = match &settings.kafka {
-            Kafka::Cluster(brokers) => Topics::of_cluster(quota_kafka::Settings::new(brokers.clone(), CLIENT_ID)),
+            Kafka::Cluster(brokers) => {
+                Topics::of_cluster(quota_kafka::Settings::new(brokers.clone(), CLIENT_ID))
+            }
             Kafka::Embedded(broker) => Topics::of_embedded(Arc::clone(broker), CLIENT_ID),
         };
         let stop = CancellationToken::new();
         let lane = tokio::spawn(crate::writer::run(node.lane_context(), queue, stop.clone()));
         let mut admission = {
-            let (node, topics, gate, stop) = (node.clone(), topics.clone(), Arc::clone(&gate), stop.clone());
+            let (node, topics, gate, stop) = (
+                node.clone(),
+                topics.clone(),
+                Arc::clone(&gate),
+                stop.clone(),
+            );
             tokio::spawn(async move { admit(&node, &topics, &gate, &stop).await })
         };
-        if tokio::time::timeout(START_PATIENCE, &mut admission).await.is_err() {
-            tracing::warn!("Kafka is not there: this node answers checks, and refuses to write until it is");
+        if tokio::time::timeout(START_PATIENCE, &mut admission)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "Kafka is not there: this node answers checks, and refuses to write until it is"
+            );
         }
         let workers = Workers::start(&node, &topics, &settings.roles);
-        let running = Mutex::new(Some(Running { workers, lane, admission, stop }));
-        Ok(Arc::new(Self { node, topics, gate, running }))
+        let running = Mutex::new(Some(Running {
+            workers,
+            lane,
+            admission,
+            stop,
+        }));
+        Ok(Arc::new(Self {
+            node,
+            topics,
+            gate,
+            running,
+        }))
     }
 
     /// Stops what [`Service::start`] started, after the last request: first what brings commands, then the lane once
     /// its queue is empty, then what carries the ledger on.
     pub async fn stop(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { mut workers, lane, admission, stop }) = running else { return };
+        let running = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(Running {
+            mut workers,
+            lane,
+            admission,
+            stop,
+        }) = running
+        else {
+            return;
+        };
         workers.stop_intake().await;
         stop.cancel();
         admission.abort();
@@ -169,7 +203,11 @@ impl Service {
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn evidence_ids(&self, partition: u32, offsets: &[i64]) -> Result<Vec<String>, Refusal> {
+    pub async fn evidence_ids(
+        &self,
+        partition: u32,
+        offsets: &[i64],
+    ) -> Result<Vec<String>, Refusal> {
         self.node.evidence_ids(partition, offsets).await
     }
 
@@ -207,12 +245,24 @@ impl Service {
 
     /// Whether this node can do its work.
     pub async fn readiness(&self) -> Readiness {
-        let postgres = self.node.ledger.clock().await.err().map(|error| error.to_string());
+        let postgres = self
+            .node
+            .ledger
+            .clock()
+            .await
+            .err()
+            .map(|error| error.to_string());
         let writer = self.gate.why().map(|why| why.to_string());
-        let kafka = match tokio::time::timeout(PROBE_PATIENCE, self.topics.ensure(self.partitions())).await {
-            Ok(reached) => reached.err().map(|error| format!("{error:#}")),
-            Err(_) => Some("no broker answers".to_owned()),
-        };
-        Readiness { postgres, kafka, writer }
+        let kafka =
+            match tokio::time::timeout(PROBE_PATIENCE, self.topics.ensure(self.partitions())).await
+            {
+                Ok(reached) => reached.err().map(|error| format!("{error:#}")),
+                Err(_) => Some("no broker answers".to_owned()),
+            };
+        Readiness {
+            postgres,
+            kafka,
+            writer,
+        }
     }
 }

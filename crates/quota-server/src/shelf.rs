@@ -27,7 +27,10 @@ impl Shelf {
     #[must_use]
     pub fn newest(&self, product: &str) -> Option<(u32, Arc<Catalog>)> {
         let products = self.products.read().unwrap_or_else(PoisonError::into_inner);
-        products.get(product)?.last_key_value().map(|(version, catalog)| (*version, Arc::clone(catalog)))
+        products
+            .get(product)?
+            .last_key_value()
+            .map(|(version, catalog)| (*version, Arc::clone(catalog)))
     }
 
     /// The products that have a catalog, sorted.
@@ -44,18 +47,31 @@ impl Shelf {
     /// # Errors
     /// A published catalog that this build cannot read: whoever goes on would judge by the wrong one.
     pub fn take(&self, row: &Row) -> anyhow::Result<()> {
-        if &*row.event_type != "catalog.published" || self.get(&row.product, row.catalog_version).is_some() {
+        if &*row.event_type != "catalog.published"
+            || self.get(&row.product, row.catalog_version).is_some()
+        {
             return Ok(());
         }
         let event = Event::decode(&row.event_type, row.type_version, &row.payload)?;
-        let Event::CatalogPublished(published) = event else { return Ok(()) };
+        let Event::CatalogPublished(published) = event else {
+            return Ok(());
+        };
         let catalog = Catalog::parse(&published.text).map_err(|faults| {
             let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
             let (product, version) = (&row.product, published.version);
-            anyhow::anyhow!("catalog {version} of {product} cannot be read by this version: {}", faults.join("; "))
+            anyhow::anyhow!(
+                "catalog {version} of {product} cannot be read by this version: {}",
+                faults.join("; ")
+            )
         })?;
-        let mut products = self.products.write().unwrap_or_else(PoisonError::into_inner);
-        products.entry(Arc::clone(&row.product)).or_default().insert(published.version, Arc::new(catalog));
+        let mut products = self
+            .products
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        products
+            .entry(Arc::clone(&row.product))
+            .or_default()
+            .insert(published.version, Arc::new(catalog));
         Ok(())
     }
 

@@ -44,7 +44,10 @@ pub async fn verify(
 ) -> anyhow::Result<Verdict> {
     let info = ledger.info();
     let shelf = Shelf::default();
-    let mut verified = Verified { partitions: info.partitions, ..Verified::default() };
+    let mut verified = Verified {
+        partitions: info.partitions,
+        ..Verified::default()
+    };
     // Read before the events, so that every view's events are among those that are folded.
     let heads = ledger.heads().await?;
     for (partition, head) in (0_u32..).zip(heads) {
@@ -95,18 +98,34 @@ impl<'a> Partition<'a> {
             let Some(last) = page.last() else { break };
             after = Some((last.partition, last.subject_key));
             let past = last.partition > number;
-            views.extend(page.into_iter().filter(|v| v.partition == number).map(|view| (view.subject_key, view)));
+            views.extend(
+                page.into_iter()
+                    .filter(|v| v.partition == number)
+                    .map(|view| (view.subject_key, view)),
+            );
             if past {
                 break;
             }
         }
         let info = ledger.info();
         let audit = Audit::new(&info.id, number, info.partitions);
-        Ok(Self { number, product, audit, views, states: BTreeMap::new(), checkpoint, compared: 0 })
+        Ok(Self {
+            number,
+            product,
+            audit,
+            views,
+            states: BTreeMap::new(),
+            checkpoint,
+            compared: 0,
+        })
     }
 
     fn last_view(&self) -> i64 {
-        self.views.values().map(|view| view.offset).max().unwrap_or(-1)
+        self.views
+            .values()
+            .map(|view| view.offset)
+            .max()
+            .unwrap_or(-1)
     }
 
     fn wants(&self, product: &str) -> bool {
@@ -127,7 +146,10 @@ impl<'a> Partition<'a> {
         }
         let claimed = self.views.get(&row.subject_key).map(|view| view.offset);
         if claimed.is_none() && row.offset < self.checkpoint {
-            return Ok(Err(self.broken(row.offset, "the projector has passed this event, but its subject has no view")));
+            return Ok(Err(self.broken(
+                row.offset,
+                "the projector has passed this event, but its subject has no view",
+            )));
         }
         if claimed.is_some_and(|claimed| row.offset <= claimed) {
             let event = match Event::decode(&row.event_type, row.type_version, &row.payload) {
@@ -137,20 +159,28 @@ impl<'a> Partition<'a> {
             let state = self.states.entry(row.subject_key).or_default();
             fold_row(state, row, &event, shelf)?;
         } else if row.offset < self.checkpoint {
-            return Ok(Err(self.broken(row.offset, "the projector has passed this event, but the view does not hold it")));
+            return Ok(Err(self.broken(
+                row.offset,
+                "the projector has passed this event, but the view does not hold it",
+            )));
         }
         Ok(Ok(()))
     }
 
     fn broken(&self, offset: i64, what: &str) -> Broken {
-        Broken { position: Position::new(self.number, offset), what: what.to_owned() }
+        Broken {
+            position: Position::new(self.number, offset),
+            what: what.to_owned(),
+        }
     }
 
     /// Compares every view with the fold of its events.
     async fn finish(&mut self, ledger: &Ledger, end: i64) -> anyhow::Result<Result<(), Broken>> {
         if self.audit.head().offset < end {
             let missing = self.audit.head().offset + 1;
-            return Ok(Err(self.broken(missing, "this event is missing at the partition's end")));
+            return Ok(Err(
+                self.broken(missing, "this event is missing at the partition's end")
+            ));
         }
         for (key, view) in std::mem::take(&mut self.views) {
             let (key, view) = (&key, &view);
@@ -158,9 +188,15 @@ impl<'a> Partition<'a> {
                 continue;
             }
             let state = self.states.remove(key).unwrap_or_default();
-            let things = if view.row_count > 0 { ledger.rows_of(self.number, key).await? } else { Vec::new() };
+            let things = if view.row_count > 0 {
+                ledger.rows_of(self.number, key).await?
+            } else {
+                Vec::new()
+            };
             if !is_fold(view, &things, &state) && !self.is_fold_now(ledger, key).await? {
-                return Ok(Err(self.broken(view.offset, "the view is not the fold of its events")));
+                return Ok(Err(
+                    self.broken(view.offset, "the view is not the fold of its events")
+                ));
             }
             self.compared += 1;
         }
@@ -169,16 +205,32 @@ impl<'a> Partition<'a> {
 
     /// The same question again, in one snapshot: a projector may have moved the view while it was read.
     async fn is_fold_now(&self, ledger: &Ledger, key: &SubjectKey) -> anyhow::Result<bool> {
-        let subject =
-            SubjectLookup { partition: self.number, subject_key: *key, rows: Vec::new(), all_rows: true };
-        let request = LoadRequest { subjects: vec![subject], events: Vec::new() };
-        let found = ledger.load(&request).await?.subjects.pop().unwrap_or_default();
-        let Some(view) = found.view else { return Ok(false) };
+        let subject = SubjectLookup {
+            partition: self.number,
+            subject_key: *key,
+            rows: Vec::new(),
+            all_rows: true,
+        };
+        let request = LoadRequest {
+            subjects: vec![subject],
+            events: Vec::new(),
+        };
+        let found = ledger
+            .load(&request)
+            .await?
+            .subjects
+            .pop()
+            .unwrap_or_default();
+        let Some(view) = found.view else {
+            return Ok(false);
+        };
         let shelf = Shelf::default();
         shelf.load(ledger).await?;
         let mut state = State::default();
         loop {
-            let rows = ledger.subject_page(self.number, key, state.subject.offset, PAGE).await?;
+            let rows = ledger
+                .subject_page(self.number, key, state.subject.offset, PAGE)
+                .await?;
             let held = rows.iter().take_while(|row| row.offset <= view.offset);
             let mut folded = 0;
             for row in held {
@@ -195,14 +247,23 @@ impl<'a> Partition<'a> {
 
 /// Whether a stored view is, byte for byte, this state.
 fn is_fold(view: &View, things: &[SubjectRow], state: &State) -> bool {
-    let stored: BTreeMap<(i16, &str), &[u8]> =
-        things.iter().map(|row| ((row.kind, row.id.as_str()), row.body.as_slice())).collect();
+    let stored: BTreeMap<(i16, &str), &[u8]> = things
+        .iter()
+        .map(|row| ((row.kind, row.id.as_str()), row.body.as_slice()))
+        .collect();
     let folded: BTreeMap<(i16, &str), Vec<u8>> = state
         .things()
-        .map(|(key, _)| ((key.kind.number(), key.id.as_str()), state.thing_bytes(key).unwrap_or_default()))
+        .map(|(key, _)| {
+            (
+                (key.kind.number(), key.id.as_str()),
+                state.thing_bytes(key).unwrap_or_default(),
+            )
+        })
         .collect();
     view.state == state.subject_bytes()
         && view.subject_seq == state.subject.seq
         && stored.len() == folded.len()
-        && folded.iter().all(|(name, body)| stored.get(name).is_some_and(|stored| stored == body))
+        && folded
+            .iter()
+            .all(|(name, body)| stored.get(name).is_some_and(|stored| stored == body))
 }

@@ -4,6 +4,7 @@
 //! task. What a caller is told when time runs out is certain: 503 where its command can no longer be decided, 504 where
 //! it may have been.
 
+mod desk;
 mod drive;
 mod job;
 
@@ -42,7 +43,17 @@ pub fn queue(gate: Arc<Gate>) -> (Writer, Queue) {
     // Unbounded as a channel, bounded by the count of waiting commands: a batch counts by its commands.
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    (Writer { jobs: sender, waiting: Arc::clone(&waiting), gate }, Queue { jobs: receiver, waiting })
+    (
+        Writer {
+            jobs: sender,
+            waiting: Arc::clone(&waiting),
+            gate,
+        },
+        Queue {
+            jobs: receiver,
+            waiting,
+        },
+    )
 }
 
 impl Writer {
@@ -55,7 +66,9 @@ impl Writer {
     /// Carries a command out.
     pub async fn submit(&self, command: Command) -> Answer {
         let mut answers = self.submit_all(vec![command]).await;
-        answers.pop().unwrap_or_else(|| Answer::Refused(Refusal::unavailable("the writer has stopped")))
+        answers
+            .pop()
+            .unwrap_or_else(|| Answer::Refused(Refusal::unavailable("the writer has stopped")))
     }
 
     /// Carries commands out, each by itself, in this order. Answers come in the same order.
@@ -74,7 +87,12 @@ impl Writer {
         }
         let ticket = Arc::new(Ticket::default());
         let (reply, answer) = oneshot::channel();
-        let job = Job { commands, reply, ticket: Arc::clone(&ticket), deadline: Instant::now() + PATIENCE };
+        let job = Job {
+            commands,
+            reply,
+            ticket: Arc::clone(&ticket),
+            deadline: Instant::now() + PATIENCE,
+        };
         if self.jobs.send(job).is_err() {
             self.waiting.fetch_sub(count, Ordering::Relaxed);
             return refuse_all(count, "this node is stopping");

@@ -31,13 +31,21 @@ impl Replay {
     /// Prints the lines.
     pub async fn run(self) -> anyhow::Result<Verdict> {
         let ledger = Ledger::connect(&self.database.database_url, FOLD_VERSION, 2).await?;
-        let wanted =
-            Wanted { product: self.product, subject: self.subject, as_of: self.as_of, known_at: self.known_at };
-        replay(&ledger, &wanted, |line| Ok(print(&serde_json::Value::Object(line).to_string())?)).await?;
+        let wanted = Wanted {
+            product: self.product,
+            subject: self.subject,
+            as_of: self.as_of,
+            known_at: self.known_at,
+        };
+        replay(&ledger, &wanted, |line| {
+            Ok(print(&serde_json::Value::Object(line).to_string())?)
+        })
+        .await?;
         Ok(Verdict::Yes)
     }
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).ok_or_else(|| "must be an RFC 3339 time, for example 2026-11-20T12:00:00Z".to_owned())
+    Timestamp::parse(text)
+        .ok_or_else(|| "must be an RFC 3339 time, for example 2026-11-20T12:00:00Z".to_owned())
 }

@@ -38,7 +38,9 @@ impl Verify {
             }
             Found::Bad(broken) => {
                 let position = broken.position.to_string();
-                print(&json!({"ok": false, "position": position, "problem": broken.what}).to_string())?;
+                print(
+                    &json!({"ok": false, "position": position, "problem": broken.what}).to_string(),
+                )?;
                 say(&format!("the first bad position is {broken}"));
                 Ok(Verdict::No)
             }

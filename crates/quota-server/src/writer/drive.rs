@@ -5,6 +5,7 @@ use crate::clock::DatabaseClock;
 use crate::loading::{Folded, fold_loaded, request};
 use crate::shelf::Shelf;
 use crate::writer::Queue;
+use crate::writer::desk::Desk;
 use crate::writer::job::Job;
 use quota_core::command::{Answer, Command, Refusal};
 use quota_core::lane::{Batch, Proposal, Settled, Wants};
@@ -52,7 +53,10 @@ enum Failure {
 
 /// Drains the queue until it is told to stop; whatever got in before is answered.
 pub async fn run(context: Context, mut queue: Queue, stop: CancellationToken) {
-    let mut driver = Driver { context, lane: None };
+    let mut driver = Driver {
+        context,
+        lane: None,
+    };
     let mut jobs = Vec::new();
     loop {
         tokio::select! {
@@ -85,63 +89,6 @@ struct Driver {
     lane: Option<Lane>,
 }
 
-/// Jobs in work: their answers, as they come in.
-struct Desk {
-    jobs: Vec<Job>,
-    answers: Vec<Vec<Option<Answer>>>,
-    /// Where each command's answer goes: the job, and the place in it.
-    places: Vec<(usize, usize)>,
-}
-
-impl Desk {
-    /// Takes those jobs that may still be decided; the commands, each by its place.
-    fn open(jobs: Vec<Job>) -> (Self, Vec<(usize, Command)>) {
-        let now = Instant::now();
-        let mut desk = Self { jobs: Vec::with_capacity(jobs.len()), answers: Vec::new(), places: Vec::new() };
-        let mut commands = Vec::new();
-        for mut job in jobs {
-            if job.deadline <= now || job.reply.is_closed() || !job.ticket.take() {
-                continue;
-            }
-            for (place, command) in std::mem::take(&mut job.commands).into_iter().enumerate() {
-                commands.push((desk.places.len(), command));
-                desk.places.push((desk.jobs.len(), place));
-                if place == 0 {
-                    desk.answers.push(Vec::new());
-                }
-                if let Some(answers) = desk.answers.last_mut() {
-                    answers.push(None);
-                }
-            }
-            desk.jobs.push(job);
-        }
-        (desk, commands)
-    }
-
-    fn put(&mut self, index: usize, answer: Answer) {
-        if let Some((job, place)) = self.places.get(index)
-            && let Some(slot) = self.answers.get_mut(*job).and_then(|answers| answers.get_mut(*place))
-        {
-            *slot = Some(answer);
-        }
-    }
-
-    /// Whether the caller of a command was told that time ran out: it must never be decided again.
-    fn is_given_up(&self, index: usize) -> bool {
-        let job = self.places.get(index).and_then(|(job, _)| self.jobs.get(*job));
-        job.is_none_or(|job| job.ticket.is_given_up())
-    }
-
-    fn close(self) {
-        for (job, answers) in self.jobs.into_iter().zip(self.answers) {
-            let missing = || Answer::Refused(Refusal::unavailable("the writer is stopping; nothing was recorded"));
-            let answers = answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect();
-            // A caller that is gone has no use for its answer.
-            drop(job.reply.send(answers));
-        }
-    }
-}
-
 impl Driver {
     async fn carry_out(&mut self, jobs: Vec<Job>) {
         let (mut desk, mut todo) = Desk::open(jobs);
@@ -163,7 +110,11 @@ impl Driver {
                     self.take_in(&mut desk, settled)
                 }
                 Err(Failure::Unavailable(why)) => {
-                    tracing::warn!(why, commands = indexes.len(), "the ledger cannot be written");
+                    tracing::warn!(
+                        why,
+                        commands = indexes.len(),
+                        "the ledger cannot be written"
+                    );
                     for index in indexes {
                         desk.put(index, Answer::Refused(Refusal::unavailable(UNAVAILABLE)));
                     }
@@ -198,13 +149,19 @@ impl Driver {
     }
 
     /// One round: load, decide, append. What lost its race is settled as such.
-    async fn round(&mut self, commands: Vec<(usize, Command)>, locked: bool) -> Result<Settled, Failure> {
+    async fn round(
+        &mut self,
+        commands: Vec<(usize, Command)>,
+        locked: bool,
+    ) -> Result<Settled, Failure> {
         let mut batch = Batch::new(self.context.epoch, commands);
         let partitions = batch.partitions();
         if self.lane.as_ref().is_none_or(Lane::is_closed) {
             self.lane = Some(self.context.ledger.lane().await.map_err(unavailable)?);
         }
-        let Some(lane) = self.lane.as_mut() else { return Err(Failure::Unavailable(String::new())) };
+        let Some(lane) = self.lane.as_mut() else {
+            return Err(Failure::Unavailable(String::new()));
+        };
         if locked {
             lane.lock(&partitions).await.map_err(unavailable)?;
             if let Err(failure) = catch_up(&self.context, lane, &partitions).await {
@@ -229,12 +186,16 @@ impl Driver {
             last.insert(row.partition, (row.offset, row.hash));
         }
         let partitions: Vec<u32> = last.keys().copied().collect();
-        let places: Vec<(u32, i64)> = last.iter().map(|(partition, (offset, _))| (*partition, *offset)).collect();
+        let places: Vec<(u32, i64)> = last
+            .iter()
+            .map(|(partition, (offset, _))| (*partition, *offset))
+            .collect();
         loop {
             match self.rows_under_locks(&partitions, &places).await {
                 Ok(rows) => {
                     let ours = |row: &&quota_core::row::Row| {
-                        last.get(&row.partition).is_some_and(|(_, hash)| *hash == row.hash)
+                        last.get(&row.partition)
+                            .is_some_and(|(_, hash)| *hash == row.hash)
                     };
                     return rows.iter().filter(ours).map(|row| row.partition).collect();
                 }
@@ -252,9 +213,19 @@ impl Driver {
         partitions: &[u32],
         places: &[(u32, i64)],
     ) -> Result<Vec<quota_core::row::Row>, String> {
-        let mut lane = self.context.ledger.lane().await.map_err(|error| error.to_string())?;
-        lane.lock(partitions).await.map_err(|error| error.to_string())?;
-        let rows = lane.rows_at(places).await.map_err(|error| error.to_string())?;
+        let mut lane = self
+            .context
+            .ledger
+            .lane()
+            .await
+            .map_err(|error| error.to_string())?;
+        lane.lock(partitions)
+            .await
+            .map_err(|error| error.to_string())?;
+        let rows = lane
+            .rows_at(places)
+            .await
+            .map_err(|error| error.to_string())?;
         lane.rollback().await.map_err(|error| error.to_string())?;
         self.lane = Some(lane);
         Ok(rows)
@@ -272,10 +243,18 @@ async fn catch_up(context: &Context, lane: &mut Lane, partitions: &[u32]) -> Res
     for (partition, head) in lane.heads_of(partitions).await.map_err(unavailable)? {
         let mut next = context.cache.head_offset(partition) + 1;
         while next <= head.offset {
-            let rows = lane.range(partition, next, CATCH_UP_ROWS).await.map_err(unavailable)?;
-            let applied = context.cache.apply(partition, &rows, &context.shelf).map_err(unavailable)?;
+            let rows = lane
+                .range(partition, next, CATCH_UP_ROWS)
+                .await
+                .map_err(unavailable)?;
+            let applied = context
+                .cache
+                .apply(partition, &rows, &context.shelf)
+                .map_err(unavailable)?;
             if rows.is_empty() || applied == Applied::Hole {
-                return Err(Failure::Unavailable(format!("partition {partition} has a hole at {next}")));
+                return Err(Failure::Unavailable(format!(
+                    "partition {partition} has a hole at {next}"
+                )));
             }
             next = context.cache.head_offset(partition) + 1;
         }
@@ -295,7 +274,10 @@ async fn decided(
             batch.put_end(*partition, end);
         }
     }
-    let addresses: Vec<_> = batch.addresses().map(|address| (address.partition, address.key)).collect();
+    let addresses: Vec<_> = batch
+        .addresses()
+        .map(|address| (address.partition, address.key))
+        .collect();
     for (partition, key) in addresses {
         if !batch.has_state(&key)
             && let Some(state) = context.cache.get(partition, &key)
@@ -314,7 +296,12 @@ async fn decided(
     Ok(batch.decide(context.clock.now(), &catalogs))
 }
 
-async fn load(context: &Context, lane: &mut Lane, batch: &mut Batch, wants: Wants) -> Result<(), Failure> {
+async fn load(
+    context: &Context,
+    lane: &mut Lane,
+    batch: &mut Batch,
+    wants: Wants,
+) -> Result<(), Failure> {
     let mut wanted = wants.subjects;
     let mut events: Vec<EventLookup> = wants
         .events
@@ -339,7 +326,9 @@ async fn load(context: &Context, lane: &mut Lane, batch: &mut Batch, wants: Want
             Folded::States(states) => {
                 for loaded in states {
                     let state = Arc::new(loaded.state.clone());
-                    context.cache.keep(loaded.partition, loaded.key, state, loaded.through);
+                    context
+                        .cache
+                        .keep(loaded.partition, loaded.key, state, loaded.through);
                     batch.put_state(loaded.key, loaded.state);
                 }
                 return Ok(());

@@ -40,7 +40,9 @@ const GIVEN_UP: u8 = 2;
 impl Ticket {
     /// The lane takes the job; false where its caller has given up: then it must not be decided.
     pub fn take(&self) -> bool {
-        self.0.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.0
+            .compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// The caller gives up; returns where the job stood.
