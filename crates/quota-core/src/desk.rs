@@ -3,7 +3,7 @@
 //! Scenario files, property tests and simulations work at it. It drives the very same [`Batch`] as a node, so that its
 //! rows have real offsets, sequence numbers and hashes; only nobody else writes, and nothing is stored.
 
-use crate::catalog::{Catalog, Fault};
+use crate::catalog::Catalog;
 use crate::command::{Address, Answer, Command, Decision, Refusal, Wish};
 use crate::decide::{Light, check};
 use crate::digest::{EventKey, genesis};
@@ -34,12 +34,9 @@ pub struct Desk {
 
 impl Desk {
     /// A desk for a subject of a catalog's product; the catalog is published as its first version.
-    ///
-    /// # Errors
-    /// The catalog's faults.
-    pub fn new(catalog: &str, subject: &str, now: Timestamp) -> Result<Self, Vec<Fault>> {
-        let product = Catalog::parse(catalog)?.product().to_owned();
-        let address = Address::new(&product, subject, PARTITIONS);
+    #[must_use]
+    pub fn new(catalog: Catalog, subject: &str, now: Timestamp) -> Self {
+        let address = Address::new(catalog.product(), subject, PARTITIONS);
         let head = Head {
             offset: -1,
             hash: genesis(&LEDGER, address.partition),
@@ -56,35 +53,25 @@ impl Desk {
             by_key: BTreeMap::new(),
             state: State::default(),
         };
-        desk.publish(catalog, now)?;
-        Ok(desk)
+        desk.publish(catalog, now);
+        desk
     }
 
-    /// Publishes the next version of the catalog.
-    ///
-    /// # Errors
-    /// The catalog's faults; then nothing is published.
-    pub fn publish(&mut self, text: &str, now: Timestamp) -> Result<u32, Vec<Fault>> {
-        let catalog = Catalog::parse(text)?;
+    /// Publishes the next version of the catalog, and tells its number.
+    pub fn publish(&mut self, catalog: Catalog, now: Timestamp) -> u32 {
         let version = self.catalog_version() + 1;
-        let before = self
-            .rows
-            .iter()
-            .rev()
-            .find(|row| row.subject.is_empty())
-            .map(|row| (row.subject_seq, row.offset));
+        let mut before = self.rows.iter().rev().filter(|row| row.subject.is_empty());
         let place = Place {
             partition: self.address.partition,
             head: self.end.head,
-            before,
+            before: before.next().map(|row| (row.subject_seq, row.offset)),
         };
-        let rows = publication(catalog.product(), version, text, &[place], now);
+        let product = Arc::clone(&self.address.product);
+        let rows = publication(&product, version, catalog.text(), &[place], now);
         self.take_in(rows);
-        self.end
-            .versions
-            .insert(Arc::clone(&self.address.product), version);
+        self.end.versions.insert(product, version);
         self.catalogs.insert(version, Arc::new(catalog));
-        Ok(version)
+        version
     }
 
     /// Carries out a command, at a time of the database's clock.
@@ -130,6 +117,12 @@ impl Desk {
             epoch: 0,
         };
         check(&light, &self.address, question)
+    }
+
+    /// Goes on from a state that was stored: it must hold what the rows so far come to, and the things of
+    /// [`things_needed`](crate::decide::things_needed) for the next command.
+    pub fn put_state(&mut self, state: State) {
+        self.state = state;
     }
 
     fn take_in(&mut self, rows: Vec<Row>) {

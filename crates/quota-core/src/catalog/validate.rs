@@ -5,6 +5,7 @@ use chrono_tz::Tz;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// Something wrong with a catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +82,13 @@ pub(super) fn read(text: &str) -> Result<(Model, Tz), Vec<Fault>> {
     }
 }
 
+/// Made once: it takes longer than all the rest of reading a catalog.
+static VALIDATOR: LazyLock<Result<jsonschema::Validator, String>> =
+    LazyLock::new(|| jsonschema::validator_for(&schema()).map_err(|error| error.to_string()));
+
 /// Types, members and words, against the schema.
 fn shape(table: &Value, faults: &mut Faults) {
-    match jsonschema::validator_for(&schema()) {
+    match &*VALIDATOR {
         Ok(validator) => {
             for error in validator.iter_errors(table) {
                 let place = error.instance_path().to_string();

@@ -40,7 +40,11 @@ pub(super) fn play(catalog: &str, text: &str, scenario: &Scenario) -> Result<Rep
         let stage = match &mut stage {
             Some(stage) => stage,
             none => none.insert(Stage {
-                desk: Desk::new(&catalog, &scenario.subject, at).map_err(Unplayable::Catalog)?,
+                desk: Desk::new(
+                    Catalog::parse(&catalog).map_err(Unplayable::Catalog)?,
+                    &scenario.subject,
+                    at,
+                ),
                 holds: BTreeMap::new(),
                 step: 0,
             }),
@@ -127,8 +131,8 @@ impl Stage {
                 .map(|catalog| catalog.text().to_owned())
                 .unwrap_or_default();
             let text = switched(&current, switches)?;
-            let published = self.desk.publish(&text, at);
-            published.map_err(|faults| super::list(&faults))?;
+            let catalog = Catalog::parse(&text).map_err(|faults| super::list(&faults))?;
+            self.desk.publish(catalog, at);
         }
         let mut came = Map::new();
         let facts = step.given.as_ref().map(super::Given::facts).unwrap_or(&[]);

@@ -8,9 +8,12 @@
     reason = "a test that panics has done its duty"
 )]
 
+mod acts;
 mod door;
 mod event;
 mod follow;
+mod limits;
+mod properties;
 mod record;
 mod relay;
 mod scenarios;
