@@ -12,6 +12,7 @@ mod serve;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -72,6 +73,7 @@ pub fn run() -> ExitCode {
 
 fn carry_out(command: Command) -> anyhow::Result<Verdict> {
     crate::telemetry::log();
+    allow_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -87,6 +89,15 @@ fn carry_out(command: Command) -> anyhow::Result<Verdict> {
             Command::Replay(replay) => replay.run().await,
         }
     })
+}
+
+/// Each connection is an open file, of which processes get few unless they ask for more.
+fn allow_connections() {
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = allowed {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// A line of data, on stdout.

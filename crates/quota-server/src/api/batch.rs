@@ -55,21 +55,38 @@ fn item<T: DeserializeOwned>(text: &[u8]) -> (Option<String>, Result<T, Problem>
     (id, read_json(text))
 }
 
-/// An item with its decision.
-#[derive(Serialize)]
-struct Decided<'a> {
-    id: Option<&'a str>,
-    status: u16,
-    #[serde(flatten)]
-    decision: &'a DecisionBody<'a>,
+/// What came of one request.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum BatchItem<'a> {
+    /// Its decision.
+    Decided {
+        /// The request's id.
+        id: Option<&'a str>,
+        /// The status that a call of its own would have had.
+        status: u16,
+        /// The decision.
+        #[serde(flatten)]
+        decision: &'a DecisionBody<'a>,
+    },
+    /// Why it could not be decided.
+    Failed {
+        /// The request's id.
+        id: Option<&'a str>,
+        /// The status that a call of its own would have had.
+        status: u16,
+        /// Why.
+        error: ItemError<'a>,
+    },
 }
 
-/// An item that could not be decided.
-#[derive(Serialize)]
-struct Failed<'a> {
-    id: Option<&'a str>,
-    status: u16,
-    error: ItemError<'a>,
+/// The answer to a batch, as [`Decisions`] writes it.
+#[derive(ToSchema)]
+#[schema(as = Decisions)]
+#[expect(dead_code, reason = "it only describes")]
+pub struct DecisionsBody<'a> {
+    /// In the order of the requests.
+    decisions: Vec<BatchItem<'a>>,
 }
 
 /// The answer to a batch, written item by item: `{"decisions": [...]}`.
@@ -87,7 +104,7 @@ impl Decisions {
 
     /// The next item's decision, with the status that a call of its own would have had.
     pub fn decided(&mut self, id: Option<&str>, status: StatusCode, decision: &DecisionBody<'_>) {
-        self.push(&Decided {
+        self.push(&BatchItem::Decided {
             id,
             status: status.as_u16(),
             decision,
@@ -96,14 +113,14 @@ impl Decisions {
 
     /// The next item's error.
     pub fn failed(&mut self, id: Option<&str>, problem: &Problem) {
-        self.push(&Failed {
+        self.push(&BatchItem::Failed {
             id,
             status: problem.status().as_u16(),
             error: problem.as_item(),
         });
     }
 
-    fn push(&mut self, item: &impl Serialize) {
+    fn push(&mut self, item: &BatchItem<'_>) {
         if self.0.last() != Some(&b'[') {
             self.0.push(b',');
         }

@@ -19,6 +19,7 @@ const TOML: &str = "application/toml";
 /// The version in force.
 #[utoipa::path(
     get,
+    operation_id = "get_catalog",
     path = "/v1/products/{product}/catalog",
     tag = "catalog",
     params(("product" = String, Path, description = "The product")),
@@ -63,6 +64,7 @@ pub struct Published<'a> {
 /// Publish a new version, or a product's first.
 #[utoipa::path(
     put,
+    operation_id = "publish_catalog",
     path = "/v1/products/{product}/catalog",
     tag = "catalog",
     params(

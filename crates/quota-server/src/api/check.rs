@@ -1,7 +1,7 @@
 //! Check: may it be done now? Nothing is used.
 
 use crate::answering::Freshness;
-use crate::api::batch::{self, Decisions, Envelope, Items};
+use crate::api::batch::{self, Decisions, DecisionsBody, Envelope, Items};
 use crate::api::call::{Call, Outcome, amount, at_least, visible, within_amounts};
 use crate::api::consume::{evidence, named};
 use crate::api::decision::{self, DecisionBody};
@@ -92,7 +92,7 @@ pub async fn check(call: Call) -> Outcome {
     tag = "check",
     params(("product" = String, Path, description = "The product")),
     request_body(content = inline(Envelope<CheckItem>), description = "At most 1,000"),
-    responses((status = 200, description = "`{\"decisions\": [...]}`, in order; each has its `id`, its `status`, and a decision's members or `error`")),
+    responses((status = 200, body = DecisionsBody<'_>, description = "In order; each has its `id`, its `status`, and a decision's members or `error`")),
 )]
 pub async fn check_batch(call: Call) -> Outcome {
     let product = call.product(&[Scope::Check])?;

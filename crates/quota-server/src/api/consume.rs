@@ -1,7 +1,7 @@
 //! Consume: may it be done now, and if so it is used or held, in one step.
 
 use crate::answering::Freshness;
-use crate::api::batch::{self, Decisions, Envelope, Items};
+use crate::api::batch::{self, Decisions, DecisionsBody, Envelope, Items};
 use crate::api::call::{Call, Outcome, visible, within_amounts};
 use crate::api::decision::{self, DecisionBody};
 use crate::api::problem::{Problem, ProblemBody};
@@ -104,7 +104,7 @@ pub async fn consume(call: Call) -> Outcome {
     tag = "consume",
     params(("product" = String, Path, description = "The product")),
     request_body(content = inline(Envelope<ConsumeItem>), description = "At most 1,000"),
-    responses((status = 200, description = "`{\"decisions\": [...]}`, in order; each has its `id`, its `status`, and a decision's members or `error`")),
+    responses((status = 200, body = DecisionsBody<'_>, description = "In order; each has its `id`, its `status`, and a decision's members or `error`")),
 )]
 pub async fn consume_batch(call: Call) -> Outcome {
     let product = call.product(&[Scope::Consume])?;

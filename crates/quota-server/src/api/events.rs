@@ -34,6 +34,7 @@ pub struct EventResult<'a> {
 /// Tell what happened, as CloudEvents: structured, binary or in a batch.
 #[utoipa::path(
     post,
+    operation_id = "publish_events",
     path = "/v1/products/{product}/events",
     tag = "events",
     params(("product" = String, Path, description = "The product")),

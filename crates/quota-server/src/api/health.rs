@@ -37,7 +37,8 @@ pub struct ReadinessBody {
 }
 
 /// Is this process alive?
-#[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/healthz", tag = "operation",
+    security(()), responses((status = 200, body = Health)))]
 pub async fn live(call: Call) -> Outcome {
     near(&call)?;
     Ok(json(StatusCode::OK, &Health { status: "live" }))
@@ -48,6 +49,7 @@ pub async fn live(call: Call) -> Outcome {
     get,
     path = "/readyz",
     tag = "operation",
+    security(()),
     responses((status = 200, body = ReadinessBody), (status = 503, body = ReadinessBody))
 )]
 pub async fn ready(call: Call) -> Outcome {
@@ -94,6 +96,7 @@ pub async fn ready(call: Call) -> Outcome {
     get,
     path = "/metrics",
     tag = "operation",
+    security(()),
     responses((status = 200, body = String, content_type = "text/plain"))
 )]
 pub async fn metrics(call: Call) -> Outcome {

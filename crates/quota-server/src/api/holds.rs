@@ -23,6 +23,7 @@ pub struct HoldBody<'a> {
 /// Make a hold usage. Confirming again answers the same.
 #[utoipa::path(
     post,
+    operation_id = "confirm_hold",
     path = "/v1/products/{product}/subjects/{subject}/holds/{hold}/confirm",
     tag = "consume",
     params(
@@ -43,6 +44,7 @@ pub async fn confirm(call: Call) -> Outcome {
 /// Give a hold back. Releasing again answers the same.
 #[utoipa::path(
     post,
+    operation_id = "release_hold",
     path = "/v1/products/{product}/subjects/{subject}/holds/{hold}/release",
     tag = "consume",
     params(

@@ -104,8 +104,9 @@ impl Dev {
         let server = Server::bind(self.listening.listen)?;
         let home = Home::open(&self.data)?;
         let mut secrets = home.secrets(&shipped().map(|(product, _)| product))?;
-        // The broker goes last: its clients would miss it loudly.
         let kafka = self.kafka().await?;
+        // The broker ends with the process: clients that are still closing would miss it loudly.
+        std::mem::forget(kafka.clone());
         let Some(url) = self.database_url.take() else {
             say("Starting PostgreSQL ...");
             let cluster = Cluster::prepare(&home, &mut secrets)?;
