@@ -47,7 +47,10 @@ impl Demo {
                 dir.display()
             );
         }
-        say(&format!("The demo has an instance of its own, in {}.", dir.display()));
+        say(&format!(
+            "The demo has an instance of its own, in {}.",
+            dir.display()
+        ));
         let outcome = with_instance(&dir, stop).await;
         if kept {
             say(&format!(

@@ -3,7 +3,7 @@
 use super::super::print;
 use super::doors::{Answer, Ask, Doors, EVENT, JSON};
 use super::story::{Day, Deed, Fact, Held, Message, Scene, Step, Use};
-use super::tell::{self, difference};
+use super::tell::{self, at, difference};
 use anyhow::{Context as _, bail};
 use futures::future::try_join_all;
 use quota_core::time::Timestamp;
@@ -107,14 +107,14 @@ impl Stage<'_> {
         let came = result.unwrap_or_else(|| with_http(&answer));
         self.tally.came_in += 1;
         self.tally.refused += u64::from(answer.status >= 400);
-        self.tally.deduplicated += u64::from(came["status"] == "duplicate");
+        self.tally.deduplicated += u64::from(*at(&came, "/status") == "duplicate");
         Ok(came)
     }
 
     async fn consume(&mut self, wish: &Use) -> anyhow::Result<Value> {
         let answer = consume(self.doors, &self.subject(&wish.subject), wish).await?;
         self.count(&answer);
-        if let (Some(name), Some(hold)) = (&wish.named, answer.body["hold"].as_str()) {
+        if let (Some(name), Some(hold)) = (&wish.named, at(&answer.body, "/hold").as_str()) {
             self.holds.insert(name.clone(), hold.to_owned());
         }
         Ok(with_http(&answer))
@@ -168,7 +168,7 @@ impl Stage<'_> {
         self.tally.came_in += 1;
         if answer.replayed {
             self.tally.deduplicated += 1;
-        } else if answer.status >= 400 || answer.body["allowed"] == false {
+        } else if answer.status >= 400 || *at(&answer.body, "/allowed") == false {
             self.tally.refused += 1;
         }
     }
@@ -196,7 +196,7 @@ impl Stage<'_> {
         // They are in one partition: when the last has arrived, all have.
         let after = loop {
             let events = events(self.doors, &page).await?;
-            if events.iter().any(|event| event["id"] == *last.id) {
+            if events.iter().any(|event| *at(event, "/id") == *last.id) {
                 break events.len();
             }
             if started.elapsed() > PATIENCE {
@@ -250,7 +250,7 @@ async fn ask_get(doors: &Doors, path: &str) -> anyhow::Result<Answer> {
 
 async fn events(doors: &Doors, page: &str) -> anyhow::Result<Vec<Value>> {
     let answer = ask_get(doors, page).await?;
-    let events = answer.body["events"].as_array().cloned();
+    let events = at(&answer.body, "/events").as_array().cloned();
     events.with_context(|| format!("{page} has no events: {}", answer.body))
 }
 

@@ -13,11 +13,16 @@ pub fn line(say: &str, deed: &Deed, came: &Value, good: bool) -> String {
 }
 
 fn outcome(deed: &Deed, came: &Value) -> String {
-    let word = |name: &str| came[name].as_str().unwrap_or_default().to_owned();
+    let word = |name: &str| {
+        at(came, &format!("/{name}"))
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     match deed {
         Deed::Tell(_) => word("status"),
         Deed::Inbox(_) => {
-            let letters = list(&came["dead_letters"]);
+            let letters = list(at(came, "/dead_letters"));
             let aside = if letters.is_empty() {
                 String::new()
             } else {
@@ -25,36 +30,37 @@ fn outcome(deed: &Deed, came: &Value) -> String {
             };
             format!(
                 "{} recorded, {} dropped as told before{aside}",
-                came["recorded"], came["duplicates"]
+                at(came, "/recorded"),
+                at(came, "/duplicates")
             )
         }
-        Deed::Race(_) => list(&came["statuses"]),
-        Deed::Confirm(_) | Deed::Release(_) if came["http"] == 200 => word("status"),
+        Deed::Race(_) => list(at(came, "/statuses")),
+        Deed::Confirm(_) | Deed::Release(_) if *at(came, "/http") == 200 => word("status"),
         Deed::Entitlements(_) => {
-            let grants = came["grants"].as_array().map_or(0, Vec::len);
-            format!("plan {}, {grants} grant", word("plan"))
+            let grants = at(came, "/grants").as_array().map_or(0, Vec::len);
+            format!("plan {}, grants: {grants}", word("plan"))
         }
-        Deed::Consume(_) | Deed::Check(_) if came["allowed"] == true => {
+        Deed::Consume(_) | Deed::Check(_) if *at(came, "/allowed") == true => {
             format!("{}{}", allowed(deed, came), again(came))
         }
-        Deed::Consume(_) | Deed::Check(_) if came["allowed"] == false => {
-            let status = &came["denial"]["status"];
+        Deed::Consume(_) | Deed::Check(_) if *at(came, "/allowed") == false => {
+            let status = at(came, "/denial/status");
             format!("{status} {}{}", word("message"), again(came))
         }
-        _ => format!("{} {}", came["http"], word("code")),
+        _ => format!("{} {}", at(came, "/http"), word("code")),
     }
 }
 
 fn allowed(deed: &Deed, came: &Value) -> String {
     let verb = match deed {
-        Deed::Consume(_) if came["hold"].is_string() => "held",
+        Deed::Consume(_) if at(came, "/hold").is_string() => "held",
         Deed::Consume(_) => "used",
         _ => "yes",
     };
-    let (used, held, limit) = (&came["used"], &came["held"], &came["limit"]);
+    let (used, held, limit) = (at(came, "/used"), at(came, "/held"), at(came, "/limit"));
     match (
-        came["reason"] == "already_created",
-        came["unlimited"] == true,
+        *at(came, "/reason") == "already_created",
+        *at(came, "/unlimited") == true,
     ) {
         (true, _) => "it is there already".to_owned(),
         (_, true) => format!("{verb}, without limit"),
@@ -64,7 +70,7 @@ fn allowed(deed: &Deed, came: &Value) -> String {
 }
 
 fn again(came: &Value) -> &'static str {
-    if came["replayed"] == true {
+    if *at(came, "/replayed") == true {
         " (the first answer again)"
     } else {
         ""
@@ -97,6 +103,11 @@ pub fn difference(wanted: &Value, came: &Value) -> Option<String> {
         (wanted, came) if wanted == came => None,
         (wanted, came) => Some(format!("must be {wanted}, is {came}")),
     }
+}
+
+/// A member, by its path; null where there is none.
+pub fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
+    value.pointer(path).unwrap_or(&Value::Null)
 }
 
 #[cfg(test)]
