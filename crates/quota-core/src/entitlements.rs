@@ -109,6 +109,8 @@ fn numbers(standing: &Standing<'_>, feature: &str, counted: &[Counting]) -> Valu
 
 fn resource_body(standing: &Standing<'_>, id: &str, resource: &Resource) -> Option<Value> {
     resource.created?;
+    // Elsewhere a resource is a name that usage mentions; nothing opens or closes it.
+    standing.catalog.making_feature()?;
     let payer = if resource.deleted {
         None
     } else {

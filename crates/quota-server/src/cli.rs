@@ -13,6 +13,7 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use quota_postgres::Ledger;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -98,6 +99,16 @@ fn allow_connections() {
     if let Err(error) = allowed {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
+}
+
+/// Whether the product that was named is one.
+async fn known(ledger: &Ledger, product: Option<&str>) -> anyhow::Result<()> {
+    if let Some(product) = product
+        && ledger.catalog_rows(Some(product)).await?.is_empty()
+    {
+        anyhow::bail!("there is no product {product:?}; its first catalog makes it one");
+    }
+    Ok(())
 }
 
 /// A line of data, on stdout.

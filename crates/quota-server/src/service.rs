@@ -7,6 +7,7 @@ use crate::node::Node;
 use crate::publishing::{PublishError, Published, publish_catalog};
 use crate::topics::Topics;
 use crate::workers::Workers;
+use futures::stream::{self, StreamExt as _};
 use quota_core::catalog::Catalog;
 use quota_core::command::{Address, Answer, Command, Decision, Refusal};
 use quota_core::judge::Question;
@@ -240,7 +241,26 @@ impl Service {
         {
             tracing::error!(%error, "a catalog was published that cannot be read");
         }
+        if published.row.is_some() {
+            self.node.committed.notify_one();
+            self.judge_by_it().await;
+        }
         Ok(published)
+    }
+
+    /// Reads what was just published, so that this node's next answers go by it.
+    async fn judge_by_it(&self) {
+        let reads = (0..self.partitions()).map(|partition| self.node.catch_up(partition));
+        let mut reads = stream::iter(reads).buffer_unordered(8);
+        while let Some(read) = reads.next().await {
+            if let Err(error) = read {
+                // The follower reads it within a second.
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a new catalog could not be read at once"
+                );
+            }
+        }
     }
 
     /// Whether this node can do its work.

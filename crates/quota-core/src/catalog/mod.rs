@@ -2,11 +2,13 @@
 
 mod calendar;
 mod model;
+mod succession;
 mod validate;
 
 pub use calendar::Span;
 pub use model::*;
-pub use validate::{Fault, compatible, schema};
+pub use succession::compatible;
+pub use validate::{Fault, schema};
 
 use crate::time::{DAY, Timestamp};
 

@@ -2,6 +2,7 @@
 
 use super::model::{Model, Opens, Plan, ResourceUse, Window};
 use chrono_tz::Tz;
+use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,8 +58,9 @@ pub(super) fn read(text: &str) -> Result<(Model, Tz), Vec<Fault>> {
             return Err(faults.0);
         }
     };
-    shape(&table, &mut faults);
+    let misshapen = shape(&table, &mut faults);
     if !faults.0.is_empty() {
+        faults.0.extend(beside(table, &misshapen));
         return Err(faults.0);
     }
     let model: Model = match serde_json::from_value(table) {
@@ -68,38 +70,90 @@ pub(super) fn read(text: &str) -> Result<(Model, Tz), Vec<Fault>> {
             return Err(faults.0);
         }
     };
-    let zone = model.time_zone.parse::<Tz>();
-    if zone.is_err() {
+    let zone = zone(&model, &mut faults);
+    meaning(&model, &mut faults);
+    match zone {
+        Some(zone) if faults.0.is_empty() => Ok((model, zone)),
+        _ => Err(faults.0),
+    }
+}
+
+fn zone(model: &Model, faults: &mut Faults) -> Option<Tz> {
+    let zone = model.time_zone.parse::<Tz>().ok();
+    if zone.is_none() {
         faults.add(
             "time_zone",
             format!("{:?} is no IANA time zone", model.time_zone),
         );
     }
-    meaning(&model, &mut faults);
-    match zone {
-        Ok(zone) if faults.0.is_empty() => Ok((model, zone)),
-        _ => Err(faults.0),
+    zone
+}
+
+/// The faults of meaning beside misshapen members: those members are taken out, and what is left is judged.
+fn beside(mut table: Value, misshapen: &[String]) -> Vec<Fault> {
+    for pointer in misshapen {
+        let (parent, member) = pointer.rsplit_once('/').unwrap_or_default();
+        let member = member.replace("~1", "/").replace("~0", "~");
+        match table.pointer_mut(parent) {
+            Some(Value::Object(members)) => drop(members.remove(&member)),
+            Some(Value::Array(items)) => {
+                if let Some(item) = member
+                    .parse()
+                    .ok()
+                    .and_then(|index: usize| items.get_mut(index))
+                {
+                    *item = Value::Null;
+                }
+            }
+            _ => {}
+        }
     }
+    if let Value::Object(members) = &mut table {
+        for (name, stand_in) in [("product", "unnamed"), ("time_zone", "UTC")] {
+            members.entry(name).or_insert_with(|| stand_in.into());
+        }
+    }
+    let Ok(model) = serde_json::from_value::<Model>(table) else {
+        return Vec::new();
+    };
+    let mut faults = Faults(Vec::new());
+    zone(&model, &mut faults);
+    meaning(&model, &mut faults);
+    let places: Vec<String> = misshapen.iter().map(|pointer| dotted(pointer)).collect();
+    let known = |fault: &Fault| {
+        let mut places = places.iter();
+        places.any(|place| fault.place == *place || fault.place.starts_with(&format!("{place}.")))
+    };
+    faults.0.into_iter().filter(|fault| !known(fault)).collect()
+}
+
+fn dotted(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
 }
 
 /// Made once: it takes longer than all the rest of reading a catalog.
 static VALIDATOR: LazyLock<Result<jsonschema::Validator, String>> =
     LazyLock::new(|| jsonschema::validator_for(&schema()).map_err(|error| error.to_string()));
 
-/// Types, members and words, against the schema.
-fn shape(table: &Value, faults: &mut Faults) {
+/// Types, members and words, against the schema; returns the pointers of the members that do not fit.
+fn shape(table: &Value, faults: &mut Faults) -> Vec<String> {
+    let mut misshapen = Vec::new();
     match &*VALIDATOR {
         Ok(validator) => {
             for error in validator.iter_errors(table) {
                 let place = error.instance_path().to_string();
-                faults.add(
-                    place.trim_start_matches('/').replace('/', "."),
-                    error.to_string(),
-                );
+                faults.add(dotted(&place), error.to_string());
+                match error.kind() {
+                    ValidationErrorKind::AdditionalProperties { unexpected } => {
+                        misshapen.extend(unexpected.iter().map(|name| format!("{place}/{name}")));
+                    }
+                    _ => misshapen.push(place),
+                }
             }
         }
         Err(error) => faults.add("", format!("the catalog schema itself is broken: {error}")),
     }
+    misshapen
 }
 
 /// What the schema cannot say.
@@ -315,37 +369,4 @@ fn name(place: &str, text: &str, faults: &mut Faults) {
             format!("{text:?} must be 1 to 64 small letters, digits, '-', '_' or '.'"),
         );
     }
-}
-
-/// What stands against publishing `next` after `current`: a published plan or feature can be retired, never removed.
-#[must_use]
-pub fn compatible(current: &Model, next: &Model) -> Vec<Fault> {
-    let mut faults = Faults(Vec::new());
-    if current.product != next.product {
-        faults.add(
-            "product",
-            format!("this is the catalog of {:?}", current.product),
-        );
-    }
-    for id in current
-        .features
-        .keys()
-        .filter(|id| !next.features.contains_key(*id))
-    {
-        faults.add(
-            format!("features.{id}"),
-            "was published and cannot be removed; set retired = true",
-        );
-    }
-    for id in current
-        .plans
-        .keys()
-        .filter(|id| !next.plans.contains_key(*id))
-    {
-        faults.add(
-            format!("plans.{id}"),
-            "was published and cannot be removed; set retired = true",
-        );
-    }
-    faults.0
 }

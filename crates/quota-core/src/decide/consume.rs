@@ -153,14 +153,18 @@ fn event(
     }
 }
 
-/// A refusal: recorded always under a caller's key, else once until something else happens to the subject.
+/// A refusal: recorded always under a caller's key, else once until something else happens to the subject. In an hour
+/// that is full, one without a key is told and not recorded; one with a key would be no outcome to come back to.
 fn deny(light: &Light<'_>, address: &Address, consume: &Consume, outcome: Outcome) -> Verdict {
     let known = (consume.feature.clone(), outcome.reason);
-    if consume.key.is_none() && light.state.subject.denied.contains(&known) {
+    let hour_is_full =
+        denials_in_hour(light.state, &consume.feature, light.now) >= DENIALS_PER_HOUR;
+    let told = light.state.subject.denied.contains(&known) || hour_is_full;
+    if consume.key.is_none() && told {
         let decided = decision(light, address, &consume.feature, outcome);
         return Verdict::Answer(Answer::Decided(Box::new(decided)));
     }
-    if denials_in_hour(light.state, &consume.feature, light.now) >= DENIALS_PER_HOUR {
+    if hour_is_full {
         let message = format!(
             "{DENIALS_PER_HOUR} refusals of this feature were recorded this hour; ask check instead"
         );

@@ -27,6 +27,7 @@ impl Folding<'_> {
             .and_then(|hold| self.state.subject.holds.remove(hold));
         let mut resource = self.resource_or_new(&data.resource);
         if resource.created.is_some() || resource.deleted {
+            self.confirmed_too_late(data, &resource, hold.and_then(|hold| hold.charge));
             return;
         }
         let feature = self.catalog.making_feature().or(data.feature.as_deref());
@@ -63,6 +64,20 @@ impl Folding<'_> {
             _ => {}
         }
         self.start_waiting_unlocks(&data.resource);
+    }
+
+    /// A hold that is confirmed after its resource was deleted: its unit is used all the same.
+    fn confirmed_too_late(
+        &mut self,
+        data: &ResourceEvent,
+        resource: &Resource,
+        charge: Option<Charge>,
+    ) {
+        if resource.created.is_none()
+            && let (Some(feature), Some(charge)) = (&data.feature, charge)
+        {
+            self.charge(feature, &charge, 1);
+        }
     }
 
     /// The slot that is held for a resource which a service tells of before its hold is confirmed: it is used now, and

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use quota_core::command::Address;
 use quota_core::door::{MAX_NAME, MAX_UNITS, is_visible};
-use quota_core::position::Position;
+use quota_core::position::{InvalidPosition, Position};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -193,6 +193,17 @@ pub fn visible(name: &str) -> Result<(), &'static str> {
 /// # Errors
 /// 400 for what is no JSON, 422 with the field for what is not of the right shape.
 pub fn read_json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Problem> {
+    // Our shapes are objects: an array of their members in order would be taken for one.
+    if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(match serde_json::from_slice::<serde_json::Value>(text) {
+            Ok(_) => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_request",
+                "the body must be a JSON object",
+            ),
+            Err(error) => Problem::malformed(format!("this is no JSON: {error}")),
+        });
+    }
     serde_json::from_slice(text).map_err(|_| json_problem::<T>(text))
 }
 
@@ -205,7 +216,11 @@ fn json_problem<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Problem {
         return Problem::internal();
     };
     let path = error.path().to_string();
-    let detail = error.into_inner().to_string();
+    let error = error.into_inner();
+    if error.is_syntax() || error.is_eof() {
+        return Problem::malformed(format!("this is no JSON: {error}"));
+    }
+    let detail = error.to_string();
     let detail = detail.split(" at line ").next().unwrap_or_default();
     // A missing member has no place of its own; the message names it.
     let missing = detail
@@ -294,7 +309,12 @@ pub fn within_amounts(amount: i64) -> Result<i64, Problem> {
 /// # Errors
 /// It is no position.
 pub fn at_least(given: Option<&str>) -> Result<Option<Position>, Problem> {
-    let position = given.map(str::parse).transpose();
+    let position: Result<Option<Position>, _> = given.map(str::parse).transpose();
+    // Before the first event there is nothing to wait for.
+    let position = position.and_then(|position| match position {
+        Some(Position { offset: ..0, .. }) => Err(InvalidPosition),
+        position => Ok(position),
+    });
     position.map_err(|error| Problem::field("invalid_position", "at_least", format!("{error}")))
 }
 

@@ -112,8 +112,8 @@ pub async fn put(call: Call) -> Outcome {
 
 /// The product of the path: a key for all products may publish the first catalog of a new one.
 fn publishable(call: &Call) -> Result<&str, Problem> {
-    let product = call.name("product")?;
     let Caller::Service(grant) = call.caller()?;
+    let product = call.name("product")?;
     if !call.app.service.has_product(product)
         && grant.opens(product)
         && grant.scopes.holds(Scope::Admin)

@@ -53,6 +53,8 @@ pub struct Wire {
     stage: Stage,
     /// Some of a request has been read.
     begun: bool,
+    /// The client was told that time ran out: nothing may follow that answer.
+    cut: bool,
     /// When something was last read or written.
     last: Instant,
     alarm: Pin<Box<Sleep>>,
@@ -65,6 +67,7 @@ impl Wire {
             socket,
             stage,
             begun: false,
+            cut: false,
             last: Instant::now(),
             alarm: Box::pin(sleep(SILENCE)),
         }
@@ -79,6 +82,7 @@ impl Wire {
             if self.last.elapsed() >= limit {
                 if self.begun {
                     self.say_timeout();
+                    self.cut = true;
                 }
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
@@ -130,6 +134,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.cut {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let written = ready!(Pin::new(&mut self.socket).poll_write(cx, buf));
         self.last = Instant::now();
         Poll::Ready(written)
@@ -140,6 +147,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.cut {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, bufs));
         self.last = Instant::now();
         Poll::Ready(written)

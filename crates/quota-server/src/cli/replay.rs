@@ -1,6 +1,6 @@
 //! `quota-ledger replay`: entitlements as they were.
 
-use super::{Verdict, print};
+use super::{Verdict, known, print};
 use crate::config::Database;
 use crate::replaying::{Replay as Wanted, replay};
 use clap::Args;
@@ -31,6 +31,7 @@ impl Replay {
     /// Prints the lines.
     pub async fn run(self) -> anyhow::Result<Verdict> {
         let ledger = Ledger::connect(&self.database.database_url, FOLD_VERSION, 2).await?;
+        known(&ledger, self.product.as_deref()).await?;
         let wanted = Wanted {
             product: self.product,
             subject: self.subject,

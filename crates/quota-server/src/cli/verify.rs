@@ -1,6 +1,6 @@
 //! `quota-ledger verify`: every hash, every order, every view.
 
-use super::{Verdict, print, say};
+use super::{Verdict, known, print, say};
 use crate::config::Database;
 use crate::verifying::{Verdict as Found, verify};
 use clap::Args;
@@ -22,6 +22,7 @@ impl Verify {
     /// Prints what was verified, or the first bad position.
     pub async fn run(self) -> anyhow::Result<Verdict> {
         let ledger = Ledger::connect(&self.database.database_url, FOLD_VERSION, 2).await?;
+        known(&ledger, self.product.as_deref()).await?;
         let progress = |done: u32, of: u32| {
             if done.is_multiple_of(8) || done == of {
                 say(&format!("{done} of {of} partitions verified"));
