@@ -370,3 +370,6 @@ fn name(place: &str, text: &str, faults: &mut Faults) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;
