@@ -164,6 +164,10 @@ impl AsyncWrite for Wire {
         if self.stage.is(ANSWERED) {
             self.stage.0.store(READING, Ordering::Release);
             self.begun = false;
+            // The next request may never come, and nobody else asks for it before then.
+            if let Poll::Ready(error) = self.poll_silence(cx) {
+                return Poll::Ready(Err(error));
+            }
         }
         Poll::Ready(flushed)
     }
