@@ -10,6 +10,7 @@ mod consume;
 mod decision;
 mod docs;
 mod events;
+mod evidence;
 mod health;
 mod holds;
 mod problem;
@@ -29,6 +30,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use call::{Call, Outcome};
+use evidence::Evidence;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ pub struct App {
     pub metrics: Metrics,
     /// What this node answers, and to whom.
     pub answers: Answers,
+    evidence: Evidence,
     draining: AtomicBool,
 }
 
@@ -78,6 +81,7 @@ impl App {
             keys,
             metrics,
             answers,
+            evidence: Evidence::default(),
             draining: AtomicBool::new(false),
         })
     }

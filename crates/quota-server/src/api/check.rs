@@ -3,7 +3,7 @@
 use crate::answering::Freshness;
 use crate::api::batch::{self, Decisions, DecisionsBody, Envelope, Items};
 use crate::api::call::{Call, Outcome, amount, at_least, visible, within_amounts};
-use crate::api::consume::{evidence, named};
+use crate::api::consume::named;
 use crate::api::decision::{self, DecisionBody};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::{App, json};
@@ -14,6 +14,7 @@ use quota_core::command::{Address, Decision};
 use quota_core::judge::Question;
 use quota_core::position::Position;
 use serde::Deserialize;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// One of several questions.
@@ -44,7 +45,7 @@ const fn one() -> i64 {
     1
 }
 
-type Answered = Result<(Decision, Vec<String>, Freshness), Problem>;
+type Answered = Result<(Decision, Vec<Arc<str>>, Freshness), Problem>;
 
 /// Ask whether a use is allowed now, without using it.
 #[utoipa::path(
@@ -140,6 +141,6 @@ async fn answered(
     at_least: Option<Position>,
 ) -> Answered {
     let (decision, freshness) = app.service.check(address, &question, at_least).await?;
-    let evidence = evidence(app, &decision).await?;
+    let evidence = app.evidence.of(&app.service, &decision).await?;
     Ok((decision, evidence, freshness))
 }

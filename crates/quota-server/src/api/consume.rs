@@ -11,6 +11,7 @@ use axum::http::{HeaderName, HeaderValue};
 use futures::stream::{self, StreamExt as _};
 use quota_core::command::{Answer, Command, Consume, Decision, Refusal, Wish};
 use serde::Deserialize;
+use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -137,11 +138,11 @@ pub async fn consume_batch(call: Call) -> Outcome {
 }
 
 /// A consume's decision, with the ids of the events behind it.
-async fn outcome(app: &App, answer: Answer) -> Result<(Box<Decision>, Vec<String>), Problem> {
+async fn outcome(app: &App, answer: Answer) -> Result<(Box<Decision>, Vec<Arc<str>>), Problem> {
     match answer {
         Answer::Decided(decision) => {
             // The decision is made, and may be recorded: 503 would say that nothing is.
-            let evidence = evidence(app, &decision).await;
+            let evidence = app.evidence.of(&app.service, &decision).await;
             let evidence = evidence.map_err(|_| Problem::from(Refusal::outcome_unknown()))?;
             Ok((decision, evidence))
         }
@@ -251,20 +252,6 @@ fn fresh(app: &App) -> Freshness {
     Freshness {
         as_of: app.service.now(),
         age_ms: 0,
-    }
-}
-
-/// The ids of the events behind a refusal.
-///
-/// # Errors
-/// The ledger cannot be read.
-pub async fn evidence(app: &App, decision: &Decision) -> Result<Vec<String>, Problem> {
-    match decision.outcome.evidence.as_slice() {
-        [] => Ok(Vec::new()),
-        offsets => Ok(app
-            .service
-            .evidence_ids(decision.address.partition, offsets)
-            .await?),
     }
 }
 

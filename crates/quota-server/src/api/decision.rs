@@ -7,6 +7,7 @@ use quota_core::render::{self, Offer};
 use quota_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// A decision. Its members stand in this order, and a retry gets the same bytes but for `as_of` and `age_ms`.
@@ -42,7 +43,8 @@ pub struct DecisionBody<'a> {
     /// What a person reads; null when allowed.
     message: Option<String>,
     /// Ids of the events behind a refusal, newest first, at most ten.
-    evidence: &'a [String],
+    #[schema(value_type = Vec<String>)]
+    evidence: &'a [Arc<str>],
     /// The plans that would lift a refusal, cheapest first; null when allowed.
     upgrade: Option<Upgrade>,
     /// The product's own answer to this refusal; null when allowed.
@@ -93,7 +95,7 @@ impl DecisionBody<'_> {
 #[must_use]
 pub fn body<'a>(
     decision: &'a Decision,
-    evidence: &'a [String],
+    evidence: &'a [Arc<str>],
     freshness: Freshness,
 ) -> DecisionBody<'a> {
     let Decision {

@@ -6,7 +6,6 @@ use quota_core::command::Address;
 use quota_core::event::{Closure, Outcome, Reason};
 use quota_core::position::Position;
 use quota_core::time::Timestamp;
-use std::sync::Arc;
 
 const CATALOG: &str = r#"
 product = "applyx"
@@ -75,7 +74,7 @@ fn status(decision: &Decision) -> StatusCode {
     body(decision, &[], Freshness { as_of, age_ms: 0 }).status()
 }
 
-fn rendered(decision: &Decision, evidence: &[String]) -> String {
+fn rendered(decision: &Decision, evidence: &[Arc<str>]) -> String {
     let as_of = Timestamp::parse("2026-11-20T12:00:00Z").unwrap();
     serde_json::to_string(&body(decision, evidence, Freshness { as_of, age_ms: 0 })).unwrap()
 }
@@ -95,7 +94,7 @@ fn a_refusal_has_the_members_of_the_documented_example_in_its_order() {
     let expected = format!(
         r#"{{"allowed":false,"feature":"resume_edits","subject":"u1","plan":"free","used":1,"held":0,"limit":1,"remaining":0,"unlimited":false,"resets_at":null,"reason":"limit_reached","code":"UPGRADE_REQUIRED","message":"Resume limit reached","evidence":["e1"],"upgrade":{{"plans":[{plans}null,"unlimited":true}}]}},"denial":{{"status":402,"body":{{"error":{{"code":"LIMIT_REACHED","message":"Resume limit reached","used":1,"limit":1,"plan":"free","plans":[{plans}-1}}],"cost":"$cost"}}}}}},"prompt":null,"hold":null,"catalog_version":1,"position":"3:1042","as_of":"2026-11-20T12:00:00.000Z","age_ms":0}}"#
     );
-    assert_eq!(rendered(&decision, &["e1".to_owned()]), expected);
+    assert_eq!(rendered(&decision, &["e1".into()]), expected);
 }
 
 #[test]
