@@ -292,7 +292,7 @@ impl Folding<'_> {
             && let Some(tally) = counters
                 .entry(feature.to_owned())
                 .or_default()
-                .tally_mut(charge.start)
+                .tally_mut(charge.window, charge.start)
         {
             tally.count(amount, offset);
         }
@@ -306,7 +306,7 @@ impl Folding<'_> {
             && let Some(tally) = counters
                 .entry(feature.to_owned())
                 .or_default()
-                .tally_mut(counting.charge.start)
+                .tally_mut(counting.charge.window, counting.charge.start)
         {
             tally.extra = tally.extra.saturating_add(amount);
         }

@@ -180,7 +180,11 @@ impl<'a> Standing<'a> {
         };
         Counting {
             plan: plan.map(str::to_owned),
-            charge: Charge { owner, start },
+            charge: Charge {
+                owner,
+                window,
+                start,
+            },
             allowance,
             window,
             resets_at,
@@ -292,7 +296,7 @@ impl<'a> Standing<'a> {
         let counters: Option<&Counters> = self.state.counters(&charge.owner);
         counters
             .and_then(|counters| counters.get(feature))
-            .and_then(|counter| counter.tally(charge.start))
+            .and_then(|counter| counter.tally(charge.window, charge.start))
     }
 
     /// Units held on a window by holds that are open now.

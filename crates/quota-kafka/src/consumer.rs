@@ -53,7 +53,7 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     /// Offsets go into the list before the single `assign`: seeking afterwards is an error in
-    /// the library (librdkafka #3959), and assigning twice resets (rust-rdkafka #636).
+    /// the library, and assigning twice resets it.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,

@@ -94,7 +94,10 @@ pub async fn admit(node: &Node, topics: &Topics, gate: &Gate, stop: &Cancellatio
 
 async fn compare(node: &Node, topics: &Topics) -> anyhow::Result<Compared> {
     topics.ensure(node.partitions()).await?;
-    topics.ensure_inboxes(&node.shelf.products()).await?;
+    // An inbox that cannot be made is its product's trouble alone; it is tried again while the inboxes are drained.
+    if let Err(error) = topics.ensure_inboxes(&node.shelf.products()).await {
+        tracing::warn!(error = format!("{error:#}"), "an inbox cannot be made");
+    }
     if topics.is_embedded() {
         // That broker forgets: it cannot be ahead.
         return Ok(Compared::Fits);

@@ -111,7 +111,9 @@ impl SubjectCache {
         let Some(mut partition) = self.partition(partition) else {
             return;
         };
-        for (key, state) in states {
+        // Beyond this head others have appended: an event of theirs may be missing from these states.
+        let current = partition.end.head.offset <= head.offset;
+        for (key, state) in states.into_iter().filter(|_| current) {
             let newer = partition
                 .states
                 .peek(&key)
@@ -120,10 +122,10 @@ impl SubjectCache {
                 partition.states.insert(key, Arc::new(state));
             }
         }
-        if partition.end.head.offset < head.offset {
+        if current {
             partition.end.head = head;
+            partition.at_head = partition.at_head.max(now);
         }
-        partition.at_head = partition.at_head.max(now);
     }
 
     /// Takes in rows of one partition, in order. What is known already is dropped.

@@ -53,6 +53,10 @@ pub async fn run(node: Node, heads: watch::Sender<Arc<Reading>>, stop: Cancellat
                     pace = QUICK_PACE;
                 }
                 heads.send_replace(Arc::new(reading));
+                // An idle node's own clock may stand still, as in a machine that slept.
+                if let Ok(reading) = node.ledger.clock().await {
+                    node.clock.set(reading);
+                }
                 if std::mem::take(&mut away) {
                     tracing::info!("the ledger's heads can be read again");
                 }

@@ -44,11 +44,12 @@ impl Node {
         gate: Arc<Gate>,
     ) -> anyhow::Result<(Self, crate::writer::Queue)> {
         let ledger = Ledger::connect(database_url, FOLD_VERSION, POOL_SIZE).await?;
-        let shelf = Arc::new(Shelf::default());
-        shelf.load(&ledger).await?;
         let clock = Arc::new(DatabaseClock::default());
         clock.set(ledger.clock().await?);
         let ends = ends(&ledger).await?;
+        // After the ends: whatever is in force there is on the shelf.
+        let shelf = Arc::new(Shelf::default());
+        shelf.load(&ledger).await?;
         let cache = Arc::new(SubjectCache::new(ends, CACHED_SUBJECTS, clock.elapsed()));
         let (writer, queue) = crate::writer::queue(gate);
         let committed = Arc::new(Notify::new());

@@ -4,7 +4,7 @@ use quota_core::catalog::{Catalog, Fault, compatible};
 use quota_core::event::{CatalogPublished, Event};
 use quota_core::publication::{Place, publication};
 use quota_core::row::Row;
-use quota_postgres::{Ledger, Publication, publish};
+use quota_postgres::{AppendError, Ledger, Publication, publish};
 
 /// What came of publishing.
 #[derive(Clone, Debug)]
@@ -25,14 +25,17 @@ pub enum PublishError {
         /// The version in force; 0 where there is none.
         current: u32,
     },
-    /// It cannot be done now.
+    /// It cannot be done now; nothing was published.
     Unavailable(String),
+    /// The connection was lost on the way: it may be published, or not.
+    Unknown(String),
 }
 
 impl From<quota_postgres::PublishError<Self>> for PublishError {
     fn from(error: quota_postgres::PublishError<Self>) -> Self {
         match error {
             quota_postgres::PublishError::Refused(refused) => refused,
+            quota_postgres::PublishError::Append(AppendError::Ambiguous(why)) => Self::Unknown(why),
             quota_postgres::PublishError::Append(error) => Self::Unavailable(error.to_string()),
         }
     }

@@ -25,6 +25,8 @@ const CLIENT_ID: &str = "quota-ledger";
 /// How long a start waits for Kafka before it answers what can be answered without.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a stop waits for the lane.
+const LANE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a probe waits for Kafka.
 const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -123,8 +125,15 @@ impl Service {
         workers.stop_intake().await;
         stop.cancel();
         admission.abort();
-        if let Err(error) = lane.await {
-            tracing::error!(%error, "the lane did not end well");
+        let cut = lane.abort_handle();
+        match tokio::time::timeout(LANE_PATIENCE, lane).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the lane did not end well"),
+            Err(_) => {
+                // Its callers were told long ago that the outcome is unknown.
+                cut.abort();
+                tracing::warn!("the lane was cut off: what its last append came to is not known");
+            }
         }
         workers.stop().await;
     }
@@ -272,7 +281,9 @@ impl Service {
             .await
             .err()
             .map(|error| error.to_string());
-        let writer = self.gate.why().map(|why| why.to_string());
+        let stopped = self.node.writer.is_stopped();
+        let stopped = stopped.then(|| "the lane has ended".to_owned());
+        let writer = self.gate.why().map(|why| why.to_string()).or(stopped);
         let kafka =
             match tokio::time::timeout(PROBE_PATIENCE, self.topics.ensure(self.partitions())).await
             {

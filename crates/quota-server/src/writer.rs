@@ -4,6 +4,7 @@
 //! task. What a caller is told when time runs out is certain: 503 where its command can no longer be decided, 504 where
 //! it may have been.
 
+mod catching_up;
 mod desk;
 mod drive;
 mod job;
@@ -61,6 +62,12 @@ impl Writer {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether the lane has ended.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.jobs.is_closed()
     }
 
     /// Carries a command out.

@@ -222,6 +222,9 @@ fn plan_meaning(model: &Model, id: &str, plan: &Plan, faults: &mut Faults) {
         ),
         _ => {}
     }
+    if plan.grace_days.is_some_and(|days| days > 366) {
+        faults.add(format!("{place}.grace_days"), "must be from 0 to 366");
+    }
     if plan.price.is_some_and(|price| price < 0) {
         faults.add(format!("{place}.price"), "must not be negative");
     }

@@ -95,6 +95,10 @@ pub async fn put(call: Call) -> Outcome {
             "version_mismatch",
             format!("version {current} is in force; build on it and publish again with If-Match: \"{current}\""),
         ),
+        PublishError::Unknown(why) => {
+            tracing::warn!(why, "it is not known whether a catalog was published");
+            Refusal::outcome_unknown().into()
+        }
         PublishError::Unavailable(why) => {
             tracing::warn!(why, "a catalog could not be published");
             Refusal::unavailable("the ledger cannot be written just now; nothing was published").into()

@@ -167,6 +167,11 @@ impl Publish {
                 bail!("version {current} was published in the same moment")
             }
             Err(PublishError::Unavailable(why)) => bail!("nothing was published: {why}"),
+            Err(PublishError::Unknown(why)) => {
+                bail!(
+                    "it may be published or not, publish it again: the same text changes nothing ({why})"
+                )
+            }
         }
     }
 }

@@ -256,7 +256,9 @@ async fn publish_catalogs(service: &Service) -> anyhow::Result<()> {
                 PublishError::Stale { current } => {
                     anyhow::anyhow!("{product}: version {current} is in force")
                 }
-                PublishError::Unavailable(why) => anyhow::anyhow!("{product}: {why}"),
+                PublishError::Unavailable(why) | PublishError::Unknown(why) => {
+                    anyhow::anyhow!("{product}: {why}")
+                }
             })?;
     }
     Ok(())

@@ -1,14 +1,16 @@
 //! The lane's task: it drives [`Batch`]es against Postgres and the subject cache.
 
-use crate::cache::{Applied, SubjectCache};
+use crate::cache::SubjectCache;
 use crate::clock::DatabaseClock;
 use crate::loading::{Folded, fold_loaded, request};
 use crate::shelf::Shelf;
 use crate::writer::Queue;
+use crate::writer::catching_up::catch_up;
 use crate::writer::desk::Desk;
 use crate::writer::job::Job;
 use quota_core::command::{Answer, Command, Refusal};
 use quota_core::lane::{Batch, Proposal, Settled, Wants};
+use quota_core::row::Row;
 use quota_postgres::{AppendError, EventLookup, Fence, Lane, Ledger};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Commands that go into one append.
 const BATCH_MAX: usize = 1_000;
-/// Rows that are read at once when catching up with a partition.
-const CATCH_UP_ROWS: usize = 1_000;
 /// How often one batch may lose its races before its callers are sent away to try again.
 const ROUNDS_MAX: usize = 8;
 
@@ -42,7 +42,7 @@ pub struct Context {
 }
 
 /// What a round of a batch failed with.
-enum Failure {
+pub(super) enum Failure {
     /// Surely nothing was recorded.
     Unavailable(String),
     /// An event was recorded meanwhile under a key that was not looked up: look again.
@@ -141,6 +141,8 @@ impl Driver {
         for (partition, head) in settled.heads {
             let states = states.remove(&partition).unwrap_or_default();
             self.context.cache.settle(partition, head, states, now);
+            // After the cache: it tells the relay what there is.
+            self.context.committed.notify_one();
         }
         for (index, answer) in settled.answers {
             desk.put(index, answer);
@@ -193,7 +195,7 @@ impl Driver {
         loop {
             match self.rows_under_locks(&partitions, &places).await {
                 Ok(rows) => {
-                    let ours = |row: &&quota_core::row::Row| {
+                    let ours = |row: &&Row| {
                         last.get(&row.partition)
                             .is_some_and(|(_, hash)| *hash == row.hash)
                     };
@@ -212,7 +214,7 @@ impl Driver {
         &mut self,
         partitions: &[u32],
         places: &[(u32, i64)],
-    ) -> Result<Vec<quota_core::row::Row>, String> {
+    ) -> Result<Vec<Row>, String> {
         let mut lane = self
             .context
             .ledger
@@ -234,32 +236,8 @@ impl Driver {
 
 const UNAVAILABLE: &str = "the ledger cannot be written just now; nothing was recorded, try again";
 
-fn unavailable(error: impl std::fmt::Display) -> Failure {
+pub(super) fn unavailable(error: impl std::fmt::Display) -> Failure {
     Failure::Unavailable(error.to_string())
-}
-
-/// Reads what others appended to these partitions. The caller holds their locks.
-async fn catch_up(context: &Context, lane: &mut Lane, partitions: &[u32]) -> Result<(), Failure> {
-    for (partition, head) in lane.heads_of(partitions).await.map_err(unavailable)? {
-        let mut next = context.cache.head_offset(partition) + 1;
-        while next <= head.offset {
-            let rows = lane
-                .range(partition, next, CATCH_UP_ROWS)
-                .await
-                .map_err(unavailable)?;
-            let applied = context
-                .cache
-                .apply(partition, &rows, &context.shelf)
-                .map_err(unavailable)?;
-            if rows.is_empty() || applied == Applied::Hole {
-                return Err(Failure::Unavailable(format!(
-                    "partition {partition} has a hole at {next}"
-                )));
-            }
-            next = context.cache.head_offset(partition) + 1;
-        }
-    }
-    Ok(())
 }
 
 /// Loads what the batch wants, and decides it.
@@ -322,7 +300,12 @@ async fn load(
         for row in std::mem::take(&mut loaded.events) {
             batch.put_found(row.subject_key, row.event_key, Some(Arc::new(row)));
         }
-        match fold_loaded(&wanted, &mut loaded, &context.shelf).map_err(unavailable)? {
+        // Most likely a catalog that others have published: the next round reads on first.
+        let folded = fold_loaded(&wanted, &mut loaded, &context.shelf).map_err(|error| {
+            tracing::warn!(error = format!("{error:#}"), "a subject cannot be folded");
+            Failure::Raced
+        });
+        match folded? {
             Folded::States(states) => {
                 for loaded in states {
                     let state = Arc::new(loaded.state.clone());
@@ -365,9 +348,6 @@ async fn append(
         return Err(failed(error, batch, proposal));
     }
     context.clock.set(appended.clock);
-    if !proposal.rows.is_empty() {
-        context.committed.notify_one();
-    }
     Ok(batch.settle(&appended.partitions))
 }
 
