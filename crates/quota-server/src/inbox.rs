@@ -1,7 +1,7 @@
 //! The inbox: what services publish to their product's topic goes into the ledger, in order, or to the dead letters with
 //! its reason. An offset is committed only when everything before it is in one of the two.
 //!
-//! Two tasks: this one reads and judges the next batch while [`settle`] carries the one before through the lane.
+//! Two tasks: this one reads and judges the next batch while `settle` carries the one before through the lane.
 
 mod letters;
 mod read;
