@@ -1,6 +1,7 @@
 //! No story passes a limit; and a small oracle, written from the products' description alone, foretells every decision.
 
-use crate::acts::{Act, Actor, Later, asking, dealing, stories_of};
+use crate::actor::Actor;
+use crate::acts::{Act, Later, asking, dealing, stories_of};
 use crate::properties::config;
 use chrono::{DateTime, FixedOffset, Months};
 use proptest::prelude::*;
