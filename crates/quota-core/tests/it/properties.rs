@@ -155,7 +155,7 @@ fn decode(row: &Row) -> Event {
 }
 
 proptest! {
-    #![proptest_config(config(40))]
+    #![proptest_config(config(25))]
 
     /// Folding a prefix, storing it, and folding the rest onto what was stored gives the bytes of folding all at once;
     /// and those are what the desk came to, command by command. Seen to fail with `free_since` not stored.
