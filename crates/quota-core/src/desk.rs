@@ -76,12 +76,18 @@ impl Desk {
 
     /// Carries out a command, at a time of the database's clock.
     pub fn submit(&mut self, wish: Wish, now: Timestamp) -> Answer {
+        let answer = self.submit_all(vec![wish], now).pop();
+        answer.unwrap_or_else(|| Answer::Refused(Refusal::unavailable("nothing was decided")))
+    }
+
+    /// Carries out commands in one batch, in their order.
+    pub fn submit_all(&mut self, wishes: Vec<Wish>, now: Timestamp) -> Vec<Answer> {
         let Address { key, partition, .. } = self.address;
-        let command = Command {
+        let commands = wishes.into_iter().map(|wish| Command {
             address: self.address.clone(),
             wish,
-        };
-        let mut batch = Batch::new(0, vec![(0, command)]);
+        });
+        let mut batch = Batch::new(0, commands.enumerate().collect());
         batch.put_end(partition, self.end.clone());
         batch.put_state(key, self.state.clone());
         for (_, subject, event) in batch.wants().events {
@@ -93,11 +99,11 @@ impl Desk {
         if let Some((_, _, state)) = settled.states.into_iter().next() {
             self.state = state;
         }
-        let answer = settled.answers.into_iter().next();
-        answer.map_or_else(
-            || Answer::Refused(Refusal::unavailable("nothing was decided")),
-            |(_, answer)| answer,
-        )
+        settled
+            .answers
+            .into_iter()
+            .map(|(_, answer)| answer)
+            .collect()
     }
 
     /// Answers a check.

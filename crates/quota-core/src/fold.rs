@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, Counted};
 use crate::event::{DecodeError, Event, Held, Imported, Usage};
 use crate::row::Row;
 use crate::standing::{Access, Standing};
-use crate::state::{Charge, Hold, HourCount, RowKey, State, Thing};
+use crate::state::{Charge, Hold, HourCount, RowKey, State, Tally, Thing};
 use crate::time::{DAY, SECOND, Timestamp};
 use crate::{command::SessionState, command::SessionStatus};
 
@@ -288,28 +288,25 @@ impl Folding<'_> {
     }
 
     fn charge_for(&mut self, feature: &str, charge: &Charge, amount: i64, offset: i64) {
-        if let Some(counters) = self.state.counters_mut(&charge.owner)
-            && let Some(tally) = counters
-                .entry(feature.to_owned())
-                .or_default()
-                .tally_mut(charge.window, charge.start)
-        {
+        if let Some(tally) = self.tally(feature, charge) {
             tally.count(amount, offset);
         }
     }
 
     fn adjusted(&mut self, feature: &str, amount: i64) {
-        let Some(counting) = self.standing().by_plan(feature).into_iter().next() else {
-            return;
-        };
-        if let Some(counters) = self.state.counters_mut(&counting.charge.owner)
-            && let Some(tally) = counters
-                .entry(feature.to_owned())
-                .or_default()
-                .tally_mut(counting.charge.window, counting.charge.start)
+        let counted = self.standing().by_plan(feature);
+        if let Some(counting) = counted.first()
+            && let Some(tally) = self.tally(feature, &counting.charge)
         {
             tally.extra = tally.extra.saturating_add(amount);
         }
+    }
+
+    fn tally(&mut self, feature: &str, charge: &Charge) -> Option<&mut Tally> {
+        let counts_now = self.at >= self.recorded_at;
+        let counters = self.state.counters_mut(&charge.owner)?;
+        let counter = counters.entry(feature.to_owned()).or_default();
+        counter.tally_mut(charge, counts_now)
     }
 
     fn held(&mut self, held: &Held) {

@@ -278,7 +278,8 @@ impl<'a> Standing<'a> {
     }
 
     /// The counters that sell slots: paid before free; of two live purchases, the one that ends first.
-    fn slots(&self, feature: &str) -> Vec<Counting> {
+    #[must_use]
+    pub fn slots(&self, feature: &str) -> Vec<Counting> {
         let mut slots = self.by_plan(feature);
         let stacks = slots
             .first()
@@ -296,7 +297,7 @@ impl<'a> Standing<'a> {
         let counters: Option<&Counters> = self.state.counters(&charge.owner);
         counters
             .and_then(|counters| counters.get(feature))
-            .and_then(|counter| counter.tally(charge.window, charge.start))
+            .and_then(|counter| counter.tally(charge))
     }
 
     /// Units held on a window by holds that are open now.

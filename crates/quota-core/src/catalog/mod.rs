@@ -156,7 +156,10 @@ impl Catalog {
                 anchor,
                 n.saturating_mul(12),
             )),
-            Period::Days(days) => Some(anchor.plus(i64::from(days) * DAY * i64::from(n))),
+            Period::Days(days) => {
+                let length = i64::from(days) * DAY;
+                Some(anchor.plus(length.saturating_mul(i64::from(n))))
+            }
             Period::Open => None,
         }
     }

@@ -71,6 +71,11 @@ impl Folding<'_> {
             // Open: it lives on anyway, and the payment is its own from now on.
             return Some(Some(id));
         };
+        if catalog.period_end(&purchase.plan, grant.anchor, grant.counted) != Some(start) {
+            // The plan's period has changed since: from here on, the new one is counted.
+            grant.anchor = start;
+            grant.counted = 0;
+        }
         let counted = grant.counted.saturating_add(1);
         let end = purchase
             .ends_at

@@ -3,7 +3,7 @@
 use super::Folding;
 use crate::catalog::{Opens, ResourceUse};
 use crate::event::{Purchase, ResourceEvent};
-use crate::standing::{Access, Standing};
+use crate::standing::Standing;
 use crate::state::{Charge, Grant, Owner, Paid, Resource, RowKey, Thing, Unbound};
 use crate::time::Timestamp;
 
@@ -19,17 +19,17 @@ impl Folding<'_> {
         self.state.resource(id).cloned().unwrap_or(unknown)
     }
 
-    /// A resource was made: once, however often it is told.
+    /// A resource was made: once, however often it is told; also where its deletion came first, whose slot is used up too.
     pub(super) fn created(&mut self, data: &ResourceEvent) {
         let hold = data
             .hold
             .as_ref()
             .and_then(|hold| self.state.subject.holds.remove(hold));
         let mut resource = self.resource_or_new(&data.resource);
-        if resource.created.is_some() || resource.deleted {
-            self.confirmed_too_late(data, &resource, hold.and_then(|hold| hold.charge));
+        if resource.created.is_some() {
             return;
         }
+        let waits = !resource.deleted;
         let feature = self.catalog.making_feature().or(data.feature.as_deref());
         let bypassed = data.bypassed || self.state.subject.superadmin;
         let charge = match (&hold, feature) {
@@ -53,7 +53,7 @@ impl Folding<'_> {
                     self.count_resource(&charge.owner);
                 }
             }
-            _ if makes && !bypassed => {
+            _ if makes && !bypassed && waits => {
                 let unbound = Unbound {
                     resource: data.resource.clone(),
                     made_at: self.at,
@@ -64,20 +64,6 @@ impl Folding<'_> {
             _ => {}
         }
         self.start_waiting_unlocks(&data.resource);
-    }
-
-    /// A hold that is confirmed after its resource was deleted: its unit is used all the same.
-    fn confirmed_too_late(
-        &mut self,
-        data: &ResourceEvent,
-        resource: &Resource,
-        charge: Option<Charge>,
-    ) {
-        if resource.created.is_none()
-            && let (Some(feature), Some(charge)) = (&data.feature, charge)
-        {
-            self.charge(feature, &charge, 1);
-        }
     }
 
     /// The slot that is held for a resource which a service tells of before its hold is confirmed: it is used now, and
@@ -100,13 +86,13 @@ impl Folding<'_> {
         if !makes {
             return self.charge_of(feature, Some(resource), 1);
         }
-        let standing = self.standing();
-        match standing.access(feature, Some(resource)) {
-            Access::Open(candidates) if !self.forgotten() => standing
-                .pick(feature, &candidates, 1)
-                .map(|counting| counting.charge.clone()),
-            _ => None,
+        if self.forgotten() {
+            return None;
         }
+        let standing = self.standing();
+        let slots = standing.slots(feature);
+        let free = standing.pick(feature, &slots, 1);
+        free.map(|counting| counting.charge.clone())
     }
 
     fn count_resource(&mut self, owner: &Owner) {

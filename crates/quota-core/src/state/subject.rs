@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Evidence that a counter keeps, and an answer shows, at most.
 pub const EVIDENCE_MAX: usize = 10;
 
-/// Windows of each kind that a counter keeps: the current and the previous one.
+/// Windows of a kind that a counter keeps: the current and the previous one.
 const WINDOWS_MAX: usize = 2;
 
 /// A subject's own row.
@@ -89,7 +89,7 @@ impl Default for Subject {
 /// Counters by feature.
 pub type Counters = BTreeMap<String, Counter>;
 
-/// One feature's counter: its newest windows, the older first.
+/// One feature's counter: the newest windows of each kind, the older first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Counter {
@@ -99,7 +99,8 @@ pub struct Counter {
 /// What was used in one window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
-    /// The kind of window.
+    /// The kind of window: a catalog may change it, and then counting starts anew.
+    #[serde(default, skip_serializing_if = "is_lifetime")]
     pub window: Window,
     /// Where the window starts.
     #[serde(with = "micros")]
@@ -115,43 +116,46 @@ pub struct Tally {
 }
 
 impl Counter {
-    /// The tally of the window of that kind that starts there, if anything was counted in it.
+    /// The tally of a window, if anything was counted in it.
     #[must_use]
-    pub fn tally(&self, window: Window, start: Timestamp) -> Option<&Tally> {
-        let mut newest = self.windows.iter().rev();
-        newest.find(|tally| tally.window == window && tally.start == start)
+    pub fn tally(&self, charge: &Charge) -> Option<&Tally> {
+        self.windows.iter().rev().find(|tally| tally.is_of(charge))
     }
 
-    /// The tally to count in; none for a window older than those of its kind that are kept.
-    ///
-    /// Kinds are kept apart: a plan that counts by the month pushes nothing out of one that counts for life.
-    pub fn tally_mut(&mut self, window: Window, start: Timestamp) -> Option<&mut Tally> {
-        if self.tally(window, start).is_none() {
-            let same = |tally: &Tally| tally.window == window;
-            let kept = self.windows.iter().filter(|tally| same(tally));
-            if kept.clone().count() >= WINDOWS_MAX {
-                if kept.clone().all(|tally| start < tally.start) {
+    /// The tally to count in; none for a window older than those that are kept, unless it is the one that counts now.
+    pub fn tally_mut(&mut self, charge: &Charge, counts_now: bool) -> Option<&mut Tally> {
+        if self.tally(charge).is_none() {
+            let of_kind = |tally: &Tally| tally.window == charge.window;
+            if self.windows.iter().filter(|tally| of_kind(tally)).count() >= WINDOWS_MAX {
+                let oldest = self.windows.iter().position(of_kind)?;
+                let older = self.windows.get(oldest)?.start > charge.start;
+                if older && !counts_now {
                     return None;
                 }
-                let oldest = self.windows.iter().position(same)?;
                 self.windows.remove(oldest);
             }
-            let at = self.windows.partition_point(|tally| tally.start < start);
+            let place = (charge.window, charge.start);
+            let at = self
+                .windows
+                .partition_point(|tally| (tally.window, tally.start) < place);
             let tally = Tally {
-                window,
-                start,
+                window: charge.window,
+                start: charge.start,
                 used: 0,
                 extra: 0,
                 evidence: Vec::new(),
             };
             self.windows.insert(at, tally);
         }
-        let this = |tally: &&mut Tally| tally.window == window && tally.start == start;
-        self.windows.iter_mut().find(this)
+        self.windows.iter_mut().find(|tally| tally.is_of(charge))
     }
 }
 
 impl Tally {
+    fn is_of(&self, charge: &Charge) -> bool {
+        (self.window, self.start) == (charge.window, charge.start)
+    }
+
     /// Counts units that the event at an offset used.
     pub fn count(&mut self, amount: i64, offset: i64) {
         self.used = self.used.saturating_add(amount);
@@ -275,6 +279,7 @@ pub struct Charge {
     /// Whose counter.
     pub owner: Owner,
     /// The kind of window.
+    #[serde(default, skip_serializing_if = "is_lifetime")]
     pub window: Window,
     /// Where the window starts.
     #[serde(with = "micros")]
@@ -344,6 +349,10 @@ pub struct Payment {
     pub grant: Option<String>,
     /// The offset of the event that told of it first.
     pub told_by: i64,
+}
+
+fn is_lifetime(window: &Window) -> bool {
+    *window == Window::Lifetime
 }
 
 const fn is_false(value: &bool) -> bool {

@@ -8,6 +8,7 @@
     reason = "a test that panics has done its duty"
 )]
 
+mod actor;
 mod acts;
 mod door;
 mod event;

@@ -2,7 +2,8 @@
 //!
 //! Each property names a deliberate break that it was seen to fail by.
 
-use crate::acts::{Act, Actor, Later, stories};
+use crate::actor::Actor;
+use crate::acts::{Act, Later, stories};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use quota_core::catalog::Catalog;
@@ -154,7 +155,7 @@ fn decode(row: &Row) -> Event {
 }
 
 proptest! {
-    #![proptest_config(config(40))]
+    #![proptest_config(config(25))]
 
     /// Folding a prefix, storing it, and folding the rest onto what was stored gives the bytes of folding all at once;
     /// and those are what the desk came to, command by command. Seen to fail with `free_since` not stored.
@@ -226,6 +227,35 @@ proptest! {
             actor.remember(&expected);
             prop_assert_eq!(words(&answer), words(&expected));
             stored.keep(bare.state());
+            prop_assert_eq!(&stored, &Stored::of(actor.desk.state()));
+        }
+    }
+
+    /// Commands in one batch get the answers, and leave the rows, that they would one by one. Seen to fail with a batch
+    /// that does not find the rows it has just made.
+    #[test]
+    fn a_batch_is_one_by_one((product, story) in stories(), size in 2_usize..9) {
+        let mut actor = Actor::new(product);
+        let mut stored = Stored::default();
+        for chunk in story.chunks(size) {
+            let wishes: Vec<Wish> = chunk.iter().filter_map(|later| actor.wish(later)).collect();
+            let mut batched = actor.desk.clone();
+            let mut state = stored.bare();
+            for wish in &wishes {
+                let command = Command { address: actor.desk.address().clone(), wish: wish.clone() };
+                let keys = things_needed(&state, &command);
+                stored.load(&mut state, &keys);
+            }
+            batched.put_state(state);
+            let answers = batched.submit_all(wishes.clone(), actor.now);
+            prop_assert_eq!(answers.len(), wishes.len());
+            for (wish, answer) in wishes.into_iter().zip(answers) {
+                let expected = actor.desk.submit(wish, actor.now);
+                prop_assert_eq!(words(&answer), words(&expected));
+                actor.remember(&expected);
+            }
+            prop_assert_eq!(batched.rows(), actor.desk.rows());
+            stored.keep(batched.state());
             prop_assert_eq!(&stored, &Stored::of(actor.desk.state()));
         }
     }
