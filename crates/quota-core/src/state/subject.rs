@@ -362,27 +362,3 @@ const fn is_false(value: &bool) -> bool {
 const fn is_zero(value: &i64) -> bool {
     *value == 0
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Seen to fail while all kinds shared one list: two months pushed the lifetime's count out, and the limit with it.
-    #[test]
-    fn months_push_nothing_out_of_a_lifetime() {
-        let at = Timestamp::from_micros;
-        let mut counter = Counter::default();
-        counter
-            .tally_mut(Window::Lifetime, at(0))
-            .unwrap()
-            .count(5, 1);
-        for month in 1..=3 {
-            let tally = counter.tally_mut(Window::Month, at(month * 1_000));
-            tally.unwrap().count(1, month + 1);
-        }
-        assert_eq!(counter.tally(Window::Lifetime, at(0)).unwrap().used, 5);
-        assert_eq!(counter.tally(Window::Month, at(1_000)), None);
-        assert!(counter.tally_mut(Window::Month, at(1_000)).is_none());
-        assert_eq!(counter.tally(Window::Month, at(3_000)).unwrap().used, 1);
-    }
-}
