@@ -272,9 +272,10 @@ fn cancelled_calls_leave_nothing_open() {
         assert_eq!(open, 0);
         assert_eq!(ledger.heads().await.unwrap().len(), 4);
 
-        let mut lane = database.lane().await;
-        // Polled once, which sends the query, and dropped.
-        let cut = tokio::time::timeout(Duration::ZERO, lane.heads_of(&[0])).await;
+        let (mut holder, mut lane) = (database.lane().await, database.lane().await);
+        holder.lock(&[0]).await.unwrap();
+        // Polled once, which sends the query, and dropped: it cannot be answered while the lock is held.
+        let cut = tokio::time::timeout(Duration::ZERO, lane.lock(&[0])).await;
         assert!(cut.is_err());
         assert!(lane.is_closed());
         assert!(matches!(lane.clock().await, Err(Error::Unavailable(_))));
