@@ -5,6 +5,7 @@ use quota_core::event::{CatalogPublished, Event};
 use quota_core::publication::{Place, publication};
 use quota_core::row::Row;
 use quota_postgres::{AppendError, Ledger, Publication, publish};
+use thiserror::Error;
 
 /// What came of publishing.
 #[derive(Clone, Debug)]
@@ -16,19 +17,28 @@ pub struct Published {
 }
 
 /// A catalog was not published.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Error)]
 pub enum PublishError {
     /// It is wrong.
+    #[error("the catalog is not valid: {}", list(.0))]
     Faulty(Vec<Fault>),
     /// Another version is in force than the caller built on.
+    #[error("version {current} was published in the same moment")]
     Stale {
         /// The version in force; 0 where there is none.
         current: u32,
     },
     /// It cannot be done now; nothing was published.
+    #[error("nothing was published: {0}")]
     Unavailable(String),
     /// The connection was lost on the way: it may be published, or not.
+    #[error("it may be published or not; publish it again, the same text changes nothing ({0})")]
     Unknown(String),
+}
+
+fn list(faults: &[Fault]) -> String {
+    let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+    faults.join("; ")
 }
 
 impl From<quota_postgres::PublishError<Self>> for PublishError {

@@ -163,15 +163,7 @@ impl Publish {
                 say_faults(&self.file, &faults);
                 Ok(Verdict::No)
             }
-            Err(PublishError::Stale { current }) => {
-                bail!("version {current} was published in the same moment")
-            }
-            Err(PublishError::Unavailable(why)) => bail!("nothing was published: {why}"),
-            Err(PublishError::Unknown(why)) => {
-                bail!(
-                    "it may be published or not, publish it again: the same text changes nothing ({why})"
-                )
-            }
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -6,8 +6,7 @@ use crate::auth::{ANY_PRODUCT, Scope, digest, fresh_key_id};
 use crate::config::{Checkpoints, Kafka, Listening, ProductSecrets, Roles, ServiceSettings};
 use crate::embedded::{Cluster, Home, Postgres, Secrets};
 use crate::host::Host;
-use crate::publishing::PublishError;
-use crate::service::Service;
+use crate::publishing::publish_catalog;
 use crate::shutdown;
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -168,10 +167,12 @@ impl Dev {
     ) -> anyhow::Result<()> {
         let info = quota_postgres::migrate(&settings.database_url, None, FOLD_VERSION).await?;
         tracing::debug!(partitions = info.partitions, "migrated");
+        // Before anything serves: a service makes the inboxes of the products that it finds.
+        let ledger = Ledger::connect(&settings.database_url, FOLD_VERSION, 1).await?;
+        admit_key(&ledger, admin_key).await?;
+        publish_catalogs(&ledger).await?;
+        ledger.close().await;
         let host = Host::start(server, settings.clone(), self.listening.open_probes).await?;
-        admit_key(&host.service().node().ledger, admin_key).await?;
-        host.reload_keys().await?;
-        publish_catalogs(host.service()).await?;
         let instance = Instance {
             url: host.url(),
             admin_key: admin_key.to_owned(),
@@ -243,23 +244,13 @@ async fn admit_key(ledger: &Ledger, key: &str) -> anyhow::Result<()> {
 }
 
 /// Publishes the catalogs that come with this program, for the products that have none.
-async fn publish_catalogs(service: &Service) -> anyhow::Result<()> {
+async fn publish_catalogs(ledger: &Ledger) -> anyhow::Result<()> {
     for (product, text) in shipped() {
-        if service.has_product(product) {
+        if !ledger.catalog_rows(Some(product)).await?.is_empty() {
             continue;
         }
-        service
-            .publish_catalog(product, text, None)
-            .await
-            .map_err(|error| match error {
-                PublishError::Faulty(faults) => anyhow::anyhow!("{product}: {faults:?}"),
-                PublishError::Stale { current } => {
-                    anyhow::anyhow!("{product}: version {current} is in force")
-                }
-                PublishError::Unavailable(why) | PublishError::Unknown(why) => {
-                    anyhow::anyhow!("{product}: {why}")
-                }
-            })?;
+        let published = publish_catalog(ledger, product, text, None).await;
+        published.with_context(|| product.to_owned())?;
     }
     Ok(())
 }
