@@ -1,11 +1,12 @@
 //! Settings: flags with environment names, and what they mean together.
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use quota_kafka::EmbeddedBroker;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,15 +27,26 @@ pub struct Listening {
         long,
         env = "QUOTA_LISTEN",
         default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS"
+        value_name = "ADDRESS",
+        value_parser = address
     )]
     pub listen: SocketAddr,
     /// A file to write when everything answers: a JSON object with the URL and the like
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
     /// Answer /healthz, /readyz and /metrics to every address, not to loopback alone
-    #[arg(long, env = "QUOTA_OPEN_PROBES")]
+    #[arg(long, env = "QUOTA_OPEN_PROBES", value_parser = FalseyValueParser::new())]
     pub open_probes: bool,
+}
+
+/// An address by numbers, or by a name that this machine knows.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{error}; it is written host:port"))?;
+    found
+        .next()
+        .ok_or_else(|| "this name has no address".to_owned())
 }
 
 /// Signed checkpoints.
