@@ -86,6 +86,75 @@ fn shipped_catalogs_are_valid_and_of_their_products() {
     }
 }
 
+fn catalog(product: &str) -> Catalog {
+    let mut shipped = shipped().into_iter();
+    let (_, text) = shipped.find(|(name, _)| *name == product).unwrap();
+    Catalog::parse(text).unwrap()
+}
+
+#[test]
+fn prices_and_periods_are_those_of_the_products() {
+    let sold = |product: &str| {
+        let catalog = catalog(product);
+        let plans = catalog.plans_on_sale().into_iter().map(|id| {
+            let plan = catalog.plan(id).unwrap();
+            let period = plan.period.and_then(|period| period.words());
+            (id.to_owned(), plan.rank, plan.price, period)
+        });
+        plans.collect::<Vec<_>>()
+    };
+    let plan = |id: &str, rank: Option<u32>, price: Option<i64>, period: Option<&str>| {
+        (id.to_owned(), rank, price, period.map(str::to_owned))
+    };
+    assert_eq!(sold("candidate-chat"), [plan("pro", Some(1), None, None)]);
+    assert_eq!(
+        sold("applyx"),
+        [
+            plan("basic", Some(1), Some(9_900), Some("month")),
+            plan("pro", Some(2), Some(49_900), Some("month")),
+            plan("pro_plus", Some(3), Some(548_900), Some("month")),
+        ]
+    );
+    assert_eq!(
+        sold("resume-builder"),
+        [
+            plan("unlock", None, Some(4_900), Some("21 days")),
+            plan("one_time", Some(1), Some(4_900), Some("21 days")),
+            plan("pro_monthly", Some(2), Some(19_900), Some("month")),
+            plan("pro_yearly", Some(3), Some(199_000), Some("year")),
+        ]
+    );
+}
+
+#[test]
+fn applyx_gates_its_routes_and_no_others() {
+    let catalog = catalog("applyx");
+    let routes = catalog.model().routes.iter();
+    let routes: Vec<(&str, &str, &str)> = routes
+        .map(|route| {
+            assert_eq!(route.hold_seconds, None);
+            (&*route.method, &*route.path, &*route.feature)
+        })
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            ("POST", "/api/v1/resumes/upload", "resume_edits"),
+            ("POST", "/api/v1/resumes/analyze", "resume_analyses"),
+            ("POST", "/api/v1/ats/score", "resume_analyses"),
+            ("POST", "/api/v1/ats/analyze", "resume_analyses"),
+            ("POST", "/api/v1/interview/start", "interviews"),
+            ("POST", "/api/v1/livekit/start-interview", "interviews"),
+        ]
+    );
+    let page = catalog.model().usage_page.as_ref().unwrap();
+    assert_eq!(page.path, "/api/v1/subscription/usage");
+    assert_eq!(
+        page.features,
+        ["resume_edits", "resume_analyses", "interviews"]
+    );
+}
+
 /// The outline in the API's description, without a plan of rank 0 and with a feature's limit but no feature.
 const OUTLINE: &str = r#"
 product = "applyx"
