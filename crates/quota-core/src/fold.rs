@@ -9,7 +9,7 @@ mod resources;
 pub use grants::{due_expiries, next_due};
 
 use crate::catalog::{Catalog, Counted};
-use crate::event::{DecodeError, Event, Held, Imported, Usage};
+use crate::event::{DecodeError, Event, Held, Imported, SessionCreated, Usage};
 use crate::row::Row;
 use crate::standing::{Access, Standing};
 use crate::state::{Charge, Hold, HourCount, RowKey, State, Tally, Thing};
@@ -174,21 +174,7 @@ impl Folding<'_> {
             }
             Event::ResourceDeleted(data) => self.deleted(&data.resource),
             Event::ResourceUnlocked(data) => self.unlocked(&data.resource),
-            Event::SessionCreated(data) => {
-                self.state
-                    .subject
-                    .sessions
-                    .insert(data.session_type.clone(), data.session.clone());
-                let session = SessionState {
-                    id: data.session.clone(),
-                    session_type: data.session_type.clone(),
-                    status: SessionStatus::Active,
-                    resource: None,
-                    created_at: self.at,
-                    completed_at: None,
-                };
-                self.put(RowKey::session(&data.session), Thing::Session(session));
-            }
+            Event::SessionCreated(data) => self.session_created(data),
             Event::SessionCompleted(data) => {
                 let resource = Some(data.resource.clone());
                 self.close_session(
@@ -209,6 +195,22 @@ impl Folding<'_> {
             }
             Event::SubjectRegistered(_) | Event::CatalogPublished(_) | Event::EpochStarted(_) => {}
         }
+    }
+
+    fn session_created(&mut self, data: &SessionCreated) {
+        self.state
+            .subject
+            .sessions
+            .insert(data.session_type.clone(), data.session.clone());
+        let session = SessionState {
+            id: data.session.clone(),
+            session_type: data.session_type.clone(),
+            status: SessionStatus::Active,
+            resource: None,
+            created_at: self.at,
+            completed_at: None,
+        };
+        self.put(RowKey::session(&data.session), Thing::Session(session));
     }
 
     fn standing(&self) -> Standing<'_> {

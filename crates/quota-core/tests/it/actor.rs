@@ -222,20 +222,7 @@ impl Actor {
                     0,
                 )
             }
-            Act::Cancel {
-                payment,
-                subscription,
-                at_end,
-                back,
-            } => {
-                let cancellation = Cancellation {
-                    payment_id: payment.map(|payment| format!("pay-{payment}")),
-                    subscription: subscription.map(|subscription| format!("sub-{subscription}")),
-                    at_period_end: *at_end,
-                    reason: None,
-                };
-                (Event::SubscriptionCancelled(cancellation), *back)
-            }
+            Act::Cancel { .. } => cancelled(act),
             Act::Pay { .. } => self.paid(act),
             _ => (Event::SubjectRegistered(Empty {}), 0),
         }
@@ -273,6 +260,25 @@ impl Actor {
         };
         (event, *back)
     }
+}
+
+fn cancelled(act: &Act) -> (Event, i64) {
+    let Act::Cancel {
+        payment,
+        subscription,
+        at_end,
+        back,
+    } = act
+    else {
+        return (Event::SubjectRegistered(Empty {}), 0);
+    };
+    let cancellation = Cancellation {
+        payment_id: payment.map(|payment| format!("pay-{payment}")),
+        subscription: subscription.map(|subscription| format!("sub-{subscription}")),
+        at_period_end: *at_end,
+        reason: None,
+    };
+    (Event::SubscriptionCancelled(cancellation), *back)
 }
 
 fn name(resource: u8) -> String {
