@@ -38,7 +38,9 @@ async fn a_folder_keeps_everything() {
         .await
         .unwrap();
     assert_eq!(receipt.status, 200);
-    node.stop().await;
+    // Ctrl-C; a terminal sends it to all that it started, PostgreSQL's own session is not among them.
+    node.signal(Signal::SIGINT);
+    assert_eq!(node.ended().await.code(), Some(0), "{}", node.log());
 
     let mut node = dev(&data).await;
     assert_same(&first, &node.ready);

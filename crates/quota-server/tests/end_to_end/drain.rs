@@ -50,7 +50,7 @@ async fn a_stop_answers_what_got_in() {
                 "{answer:?}"
             ),
             // The lane waits for locks so long and no longer; on a machine that is slow enough, that is over.
-            503 => {}
+            503 if !answer.text.contains("stopping") => {}
             _ => panic!("{answer:?}"),
         }
     }

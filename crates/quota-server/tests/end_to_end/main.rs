@@ -14,6 +14,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod auditing;
 mod client;
 mod command_line;
 mod crash;

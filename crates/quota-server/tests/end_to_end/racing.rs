@@ -3,6 +3,7 @@
 use crate::client::{Answer, Client, unique};
 use crate::program::Node;
 use crate::servers::{Database, Kafka};
+use crate::topics::assert_topic_is_ledger;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ async fn a_race_gets_the_limit_and_not_one_more() {
             }
         }
     }
+    assert_topic_is_ledger(&database, &kafka).await;
     database.verify();
 }
 
