@@ -13,7 +13,8 @@ const PRODUCT: &str = "applyx";
 const IN_FLIGHT: usize = 32;
 
 /// Invariant 1, and the promise that SIGTERM drops no request that got in: each is answered, and exactly what was
-/// answered with 200 is in the ledger.
+/// answered with 200 is in the ledger (and of what was answered with 504, some may be). Seen to fail with a node that ends at
+/// the signal.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_answers_what_got_in() {
     let (database, kafka) = (Database::migrated(), Kafka::start());
@@ -35,34 +36,45 @@ async fn a_stop_answers_what_got_in() {
                 .await
         });
     }
-    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'";
+    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                   WHERE NOT l.granted AND l.locktype = 'advisory' AND d.datname = current_database()";
     until("the lane waits", async || database.sql(waiting) != "0").await;
+    // One request is in for sure; the others have a moment to follow.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     node.signal(Signal::SIGTERM);
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     holder.release();
 
-    let mut recorded = BTreeSet::new();
+    let (mut recorded, mut answered, mut unknown) = (BTreeSet::new(), 0, 0);
     while let Some(answer) = requests.join_next().await {
-        let answer = answer.unwrap().expect("a request that got in was dropped");
+        let answer = match answer.unwrap() {
+            Err(error) if error.is_connect() => continue,
+            answer => answer.expect("a request that got in was dropped"),
+        };
+        answered += 1;
         match answer.status {
             200 => assert!(
                 recorded.insert(answer.json()["position"].as_str().unwrap().to_owned()),
                 "{answer:?}"
             ),
-            // The lane waits for locks so long and no longer; on a machine that is slow enough, that is over.
+            // The lane waits for locks so long and no longer, and a caller for the lane; on a machine that is slow enough,
+            // that is over.
             503 if !answer.text.contains("stopping") => {}
+            504 => unknown += 1,
             _ => panic!("{answer:?}"),
         }
     }
     assert_eq!(node.ended().await.code(), Some(0), "{}", node.log());
+    assert!(answered > 0, "nobody got in");
     let rows = "SELECT partition || ':' || \"offset\" FROM ledger WHERE type = 'usage.recorded'";
-    assert_eq!(
-        database
-            .sql(rows)
-            .lines()
-            .map(str::to_owned)
-            .collect::<BTreeSet<_>>(),
-        recorded
+    let rows: BTreeSet<String> = database.sql(rows).lines().map(str::to_owned).collect();
+    assert!(
+        recorded.is_subset(&rows),
+        "{recorded:?} are not all in {rows:?}"
+    );
+    assert!(
+        rows.len() - recorded.len() <= unknown,
+        "{rows:?} have more than {recorded:?}"
     );
     database.verify();
 }
@@ -134,13 +146,11 @@ impl Holder {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let session = session.spawn().unwrap();
-        let held = "SELECT count(*) FROM pg_locks WHERE granted AND locktype = 'advisory'";
         let holder = Self {
             name,
             url: database.url.clone(),
             session,
         };
-        let before = database.sql(held);
         until("the locks are held", async || {
             let sleeping = format!(
                 "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event = 'PgSleep'",
@@ -149,7 +159,6 @@ impl Holder {
             database.sql(&sleeping) == "1"
         })
         .await;
-        assert!(!before.is_empty());
         holder
     }
 

@@ -13,7 +13,7 @@ const SUBJECTS: usize = 20;
 
 /// Invariant 7: the topic holds every row, in offset order per partition, with headers that a row can be rebuilt from; and
 /// invariant 5: views are the fold. Both with a broker that is stopped, and killed, while the service goes on writing and
-/// answering, without a restart.
+/// answering, without a restart. Seen to fail with a relay that skipped rows, and with one that published a run backwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_topic_is_the_ledger_whatever_the_broker_does() {
     let (database, kafka) = (Database::migrated(), Kafka::start());
@@ -97,14 +97,14 @@ async fn views_catch_up(database: &Database) {
 }
 
 /// Invariant 11, and the way it ends: a node that has not reached the topic since its start answers checks but does not
-/// write, says so, and writes once the broker is there.
+/// write, says so, and writes once the broker is there. Seen to fail with a gate that was always open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_broker_waits_for_it_before_it_writes() {
     let (database, kafka) = (Database::migrated(), Kafka::start());
     database.publish_shipped(PRODUCT);
     let key = database.key();
     kafka.run("stop");
-    let mut node = Node::serve(&database, &kafka).await;
+    let mut node = Node::answering(&database, &kafka).await;
     let client = node.client(&key);
     let refused = client
         .consume(PRODUCT, "u1", "resume_edits", None)

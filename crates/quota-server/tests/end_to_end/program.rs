@@ -77,8 +77,19 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts `serve` with all roles, and waits until it is ready.
+    /// Starts `serve` with all roles, and waits until it writes, too.
     pub async fn serve(database: &Database, kafka: &Kafka) -> Self {
+        let node = Self::answering(database, kafka).await;
+        let client = node.client("");
+        until("it is ready for writing", async || {
+            client.get("/readyz").await.status == 200
+        })
+        .await;
+        node
+    }
+
+    /// Starts `serve` with all roles, and waits until it answers: where Kafka is away or slow, it does not write yet.
+    pub async fn answering(database: &Database, kafka: &Kafka) -> Self {
         let mut command = program();
         command.args(["serve", "--listen", "127.0.0.1:0"]);
         command

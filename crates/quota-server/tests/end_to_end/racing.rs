@@ -15,7 +15,8 @@ const CLIENTS: usize = 64;
 const ROUNDS: usize = 3;
 
 /// Invariant 2: what consume allowed never exceeds a hard limit, whatever the concurrency and the number of nodes; and
-/// invariant 4: the ledger stays dense.
+/// invariant 4: the ledger stays dense. Seen to fail with a node whose cached states did not learn of the other node's
+/// events: two were allowed one use.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_race_gets_the_limit_and_not_one_more() {
     let (database, kafka) = (Database::migrated(), Kafka::start());
