@@ -1,6 +1,6 @@
 //! A subject's entitlements, for people and user interfaces: everything that a check would say, at once.
 
-use crate::catalog::{Catalog, Opens, ResourceUse};
+use crate::catalog::{Catalog, Opens, ResourceUse, UsagePage};
 use crate::event::Closure;
 use crate::judge::sum;
 use crate::standing::{Counting, Payer, Standing};
@@ -46,6 +46,30 @@ pub fn entitlements(
         .collect();
     body.insert("resources".into(), Value::Array(resources));
     body.insert("catalog_version".into(), json!(catalog_version));
+    body
+}
+
+/// A product's own usage page: the counters of the plan in force, -1 for a limit that is none, and which are used up.
+#[must_use]
+pub fn usage_page(
+    state: &State,
+    catalog: &Catalog,
+    page: &UsagePage,
+    at: Timestamp,
+) -> Map<String, Value> {
+    let standing = Standing { state, catalog, at };
+    let mut body = Map::new();
+    let mut reached = Map::new();
+    body.insert("plan".into(), json!(standing.plan()));
+    for feature in &page.features {
+        let sum = sum(&standing, feature, &standing.by_plan(feature));
+        let counted = json!({"used": sum.used, "limit": sum.limit.unwrap_or(-1)});
+        body.insert(feature.clone(), counted);
+        // Whoever skips limits is not told to buy more.
+        let full = sum.limit.is_some_and(|limit| limit <= sum.used + sum.held);
+        reached.insert(feature.clone(), json!(full && !state.subject.superadmin));
+    }
+    body.insert("is_limit_reached".into(), Value::Object(reached));
     body
 }
 

@@ -21,6 +21,7 @@ pub mod publication;
 pub mod record;
 pub mod relay;
 pub mod render;
+pub mod route;
 pub mod row;
 pub mod scenario;
 pub mod standing;

@@ -28,7 +28,7 @@ pub struct Model {
     /// Answers to refusals, by closure (`purchase_expired` and the like) or by reason.
     #[serde(default)]
     pub denials: BTreeMap<String, Denial>,
-    /// Sessions that the product's clients open, by type.
+    /// Sessions that the product's clients open, by type, at `/api/v1/<product>/sessions`.
     #[serde(default)]
     pub sessions: BTreeMap<String, Session>,
     /// What a gateway asks about, by method and path.
@@ -337,7 +337,7 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UsagePage {
-    /// Its path.
+    /// Its path, which no other product may have.
     pub path: String,
     /// The features on it, in order.
     pub features: Vec<String>,

@@ -1,6 +1,7 @@
 //! Reading a catalog: every fault is named, with its place, so that an author mends them all at once.
 
 use super::model::{Model, Opens, Plan, ResourceUse, Window};
+use crate::route::normal;
 use chrono_tz::Tz;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
@@ -322,8 +323,14 @@ fn references(model: &Model, faults: &mut Faults) {
     for (index, route) in model.routes.iter().enumerate() {
         let place = format!("routes.{index}");
         known_feature(model, &format!("{place}.feature"), &route.feature, faults);
-        if !route.path.starts_with('/') {
-            faults.add(format!("{place}.path"), "must begin with /");
+        path(&format!("{place}.path"), &route.path, faults);
+        if model
+            .features
+            .get(&route.feature)
+            .is_some_and(|feature| feature.resource != ResourceUse::None)
+        {
+            let message = "needs a resource, and no route names one";
+            faults.add(format!("{place}.feature"), message);
         }
         if route.method.is_empty() || !route.method.bytes().all(|b| b.is_ascii_uppercase()) {
             faults.add(format!("{place}.method"), "must be a method in capitals");
@@ -346,8 +353,23 @@ fn references(model: &Model, faults: &mut Faults) {
             faults,
         );
     }
+    if let Some(page) = &model.usage_page {
+        path("usage_page.path", &page.path, faults);
+        if page.path == "/v1" || page.path.starts_with("/v1/") {
+            faults.add("usage_page.path", "paths below /v1 are the service's own");
+        }
+    }
     for feature in model.usage_page.iter().flat_map(|page| &page.features) {
         known_feature(model, "usage_page.features", feature, faults);
+    }
+}
+
+/// A path must be written in the form that requests' paths are brought to: no other is ever compared with it.
+fn path(place: &str, path: &str, faults: &mut Faults) {
+    match normal(path) {
+        Ok(form) if form == path => {}
+        Ok(form) => faults.add(place, format!("must be written {form:?}")),
+        Err(_) => faults.add(place, "must begin with / and be a plain path"),
     }
 }
 

@@ -17,5 +17,6 @@ mod limits;
 mod properties;
 mod record;
 mod relay;
+mod route;
 mod scenarios;
 mod schemas;
