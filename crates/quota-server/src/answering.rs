@@ -4,9 +4,9 @@ use crate::cache::{Applied, CheckView};
 use crate::loading::load_one;
 use crate::node::Node;
 use quota_core::catalog::Catalog;
-use quota_core::command::{Address, Decision, Refusal};
+use quota_core::command::{Address, Decision, Refusal, SessionState};
 use quota_core::decide::{Light, check};
-use quota_core::entitlements::entitlements;
+use quota_core::entitlements::{entitlements, usage_page};
 use quota_core::judge::Question;
 use quota_core::lane::WantedSubject;
 use quota_core::position::Position;
@@ -94,6 +94,37 @@ impl Node {
         Ok((body, sight.freshness))
     }
 
+    /// A product's own usage page, where its catalog has one.
+    ///
+    /// # Errors
+    /// Why it cannot be told now.
+    pub async fn usage_page(
+        &self,
+        address: &Address,
+        at_least: Option<Position>,
+    ) -> Result<(Option<Map<String, Value>>, Position, Freshness), Refusal> {
+        let sight = self.sight(address, Vec::new(), false, at_least).await?;
+        let page = sight.catalog.model().usage_page.as_ref();
+        let body = page.map(|page| usage_page(&sight.state, &sight.catalog, page, sight.now));
+        Ok((body, self.position(address, &sight), sight.freshness))
+    }
+
+    /// A session of a subject, where there is one of this id.
+    ///
+    /// # Errors
+    /// Why it cannot be told now.
+    pub async fn session(
+        &self,
+        address: &Address,
+        id: &str,
+        at_least: Option<Position>,
+    ) -> Result<(Option<SessionState>, Position, Freshness), Refusal> {
+        let things = vec![RowKey::session(id)];
+        let sight = self.sight(address, things, false, at_least).await?;
+        let session = sight.state.session(id).cloned();
+        Ok((session, self.position(address, &sight), sight.freshness))
+    }
+
     /// The subject's newest event in this answer; of a subject without events, its partition's head.
     fn position(&self, address: &Address, sight: &Sight) -> Position {
         let newest = sight.state.subject.offset;
@@ -178,7 +209,10 @@ impl Node {
     }
 
     /// Reads on until a position is reached.
-    async fn reach(&self, address: &Address, position: Position) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// It is of another partition, or beyond the ledger; or the ledger cannot be read.
+    pub async fn reach(&self, address: &Address, position: Position) -> Result<(), Refusal> {
         if position.partition != address.partition {
             let message = format!(
                 "{position} is in another subject's partition; use a position of this subject's"

@@ -3,6 +3,7 @@
 mod adjustments;
 mod batch;
 mod call;
+mod caller;
 mod catalog;
 mod check;
 mod connection;
@@ -11,16 +12,19 @@ mod decision;
 mod docs;
 mod events;
 mod evidence;
+mod forward;
 mod health;
 mod holds;
+mod own;
 mod problem;
+mod sessions;
 mod subjects;
 mod wire;
 
 pub use connection::Server;
 pub use problem::Problem;
 
-use crate::auth::Keys;
+use crate::auth::{Keys, Tokens};
 use crate::service::Service;
 use crate::telemetry::{Meter, Metrics};
 use axum::Router;
@@ -28,9 +32,11 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use call::{Call, Outcome};
 use evidence::Evidence;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -43,6 +49,8 @@ pub struct App {
     pub service: Arc<Service>,
     /// The keys in force.
     pub keys: Arc<Keys>,
+    /// Users' tokens.
+    pub tokens: Tokens,
     /// What is measured.
     pub metrics: Metrics,
     /// What this node answers, and to whom.
@@ -73,12 +81,14 @@ impl App {
     pub fn new(
         service: Arc<Service>,
         keys: Arc<Keys>,
+        tokens: Tokens,
         metrics: Metrics,
         answers: Answers,
     ) -> Shared {
         Arc::new(Self {
             service,
             keys,
+            tokens,
             metrics,
             answers,
             evidence: Evidence::default(),
@@ -116,11 +126,15 @@ pub fn router(app: Shared) -> Router {
         .on(GET, "/docs", docs::redirect)
         .on(GET, "/docs/", docs::page)
         .on(GET, "/docs/{file}", docs::page);
-    let routes = if app.answers.api { api(routes) } else { routes };
+    let routes = if app.answers.api {
+        api(routes)
+    } else {
+        routes.others(|_| async { Err(problem::no_route()) })
+    };
     routes
         .router
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::no_method)
+        // The router names the methods that there are in `Allow`.
+        .method_not_allowed_fallback(async || problem::no_method())
         .with_state(app)
 }
 
@@ -170,6 +184,15 @@ fn api(routes: Routes) -> Routes {
         .on(POST, "/v1/products/{product}/check", check::check_batch)
         .on(GET, "/v1/products/{product}/catalog", catalog::get)
         .on(PUT, "/v1/products/{product}/catalog", catalog::put)
+        .any("/v1/products/{product}/forward-auth", forward::ask)
+        .on(POST, "/api/v1/{product}/sessions", sessions::open)
+        .on(GET, "/api/v1/{product}/sessions/{session}", sessions::get)
+        .on(
+            POST,
+            "/api/v1/{product}/sessions/{session}/complete",
+            sessions::complete,
+        )
+        .others(own::page)
 }
 
 /// Routes that are being put together.
@@ -180,25 +203,57 @@ struct Routes {
 
 impl Routes {
     /// Adds a route, whose calls are counted and timed.
-    fn on<F, Answer>(self, method: MethodFilter, path: &'static str, handler: F) -> Self
+    fn on<F, Answer>(mut self, method: MethodFilter, path: &'static str, handler: F) -> Self
     where
         F: Fn(Call) -> Answer + Copy + Send + Sync + 'static,
         Answer: Future<Output = Outcome> + Send + 'static,
     {
-        let meter: Arc<Meter> = self.metrics.meter(path);
-        let metered = move |call: Call| {
-            let meter = meter.clone();
-            async move {
-                let started = Instant::now();
-                let response = handler(call).await.into_response();
-                meter.record(started.elapsed(), response.status());
-                response
-            }
-        };
-        Self {
-            router: self.router.route(path, on(method, metered)),
-            metrics: self.metrics,
+        let route = on(method, metered(self.metrics.meter(path), handler));
+        self.router = self.router.route(path, route);
+        self
+    }
+
+    /// The same for every method.
+    fn any<F, Answer>(mut self, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(Call) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Outcome> + Send + 'static,
+    {
+        let route = any(metered(self.metrics.meter(path), handler));
+        self.router = self.router.route(path, route);
+        self
+    }
+
+    /// The same for every path that has no route.
+    fn others<F, Answer>(mut self, handler: F) -> Self
+    where
+        F: Fn(Call) -> Answer + Copy + Send + Sync + 'static,
+        Answer: Future<Output = Outcome> + Send + 'static,
+    {
+        let handler = metered(self.metrics.meter("others"), handler);
+        self.router = self.router.fallback(handler);
+        self
+    }
+}
+
+/// A handler whose calls are counted and timed.
+fn metered<F, Answer>(
+    meter: Arc<Meter>,
+    handler: F,
+) -> impl Fn(Call) -> BoxFuture<'static, Response> + Clone + Send + Sync + 'static
+where
+    F: Fn(Call) -> Answer + Copy + Send + Sync + 'static,
+    Answer: Future<Output = Outcome> + Send + 'static,
+{
+    move |call: Call| {
+        let meter = meter.clone();
+        async move {
+            let started = Instant::now();
+            let response = handler(call).await.into_response();
+            meter.record(started.elapsed(), response.status());
+            response
         }
+        .boxed()
     }
 }
 

@@ -1,4 +1,10 @@
-//! Who calls, and what they may do: keys of services now, tokens of users beside them.
+//! Who calls, and what they may do: keys of services, and tokens of users, who act for themselves alone.
+
+mod jwks;
+mod signatures;
+mod tokens;
+
+pub use tokens::{BadToken, Tokens, is_token};
 
 use quota_postgres::Ledger;
 use sha2::{Digest as _, Sha256};
@@ -180,11 +186,4 @@ impl Keys {
         let (stored, grant) = keys.get_key_value(&presented)?;
         bool::from(stored.ct_eq(&presented)).then(|| grant.clone())
     }
-}
-
-/// Whoever calls.
-#[derive(Clone, Debug)]
-pub enum Caller {
-    /// A service, by its key.
-    Service(Arc<Grant>),
 }

@@ -123,15 +123,31 @@ pub struct ProductSecrets {
     /// The secrets that webhooks may be signed with.
     #[serde(default)]
     pub razorpay_secrets: Vec<String>,
+    /// The URL or file of the public keys that users' tokens are signed with.
+    #[serde(skip)]
+    pub jwks: Option<String>,
+    /// Who must have issued users' tokens.
+    #[serde(skip)]
+    pub jwt_issuer: Option<String>,
+    /// For whom they must be.
+    #[serde(skip)]
+    pub jwt_audience: Option<String>,
 }
 
 impl ProductSecrets {
-    /// What `QUOTA_<PRODUCT>_JWT_HS256` and `QUOTA_<PRODUCT>_RAZORPAY_SECRETS` say.
+    /// The name of a product's setting in the environment.
+    #[must_use]
+    pub fn name(product: &str, what: &str) -> String {
+        let product = product.to_uppercase().replace('-', "_");
+        format!("QUOTA_{product}_{what}")
+    }
+
+    /// What the environment says: `QUOTA_<PRODUCT>_JWT_HS256`, `_JWKS`, `_JWT_ISSUER`, `_JWT_AUDIENCE` and
+    /// `_RAZORPAY_SECRETS`.
     #[must_use]
     pub fn from_environment(product: &str) -> Self {
-        let name = product.to_uppercase().replace('-', "_");
         let set = |what: &str| {
-            std::env::var(format!("QUOTA_{name}_{what}"))
+            std::env::var(Self::name(product, what))
                 .ok()
                 .filter(|value| !value.is_empty())
         };
@@ -143,10 +159,14 @@ impl ProductSecrets {
         Self {
             jwt_hs256: set("JWT_HS256"),
             razorpay_secrets: secrets.map(str::to_owned).collect(),
+            jwks: set("JWKS"),
+            jwt_issuer: set("JWT_ISSUER"),
+            jwt_audience: set("JWT_AUDIENCE"),
         }
     }
 
-    /// The same, with what is not set taken from others.
+    /// The same, with what is not set taken from others. Where public keys are set, they are who signs: no secret that
+    /// was made up beside them.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
         let razorpay_secrets = if self.razorpay_secrets.is_empty() {
@@ -154,9 +174,11 @@ impl ProductSecrets {
         } else {
             self.razorpay_secrets
         };
+        let made_up = others.jwt_hs256.filter(|_| self.jwks.is_none());
         Self {
-            jwt_hs256: self.jwt_hs256.or(others.jwt_hs256),
+            jwt_hs256: self.jwt_hs256.or(made_up),
             razorpay_secrets,
+            ..self
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A service and its HTTP side, started and stopped together.
 
 use crate::api::{Answers, App, Server};
-use crate::auth::Keys;
+use crate::auth::{Keys, Tokens};
 use crate::config::{Role, ServiceSettings};
 use crate::service::Service;
 use crate::telemetry::Metrics;
@@ -37,13 +37,14 @@ impl Host {
             api: settings.roles.contains(&Role::Api),
             open_probes,
         };
+        let tokens = Tokens::new(settings.products.clone());
         let service = Service::start(settings).await?;
         let keys = Arc::new(Keys::default());
         keys.load(&service.node().ledger).await?;
         let stop = CancellationToken::new();
         let (followed, ledger) = (keys.clone(), service.node().ledger.clone());
         let following = tokio::spawn(async move { followed.follow(&ledger).await }).abort_handle();
-        let app = App::new(service.clone(), keys.clone(), metrics, answers);
+        let app = App::new(service.clone(), keys.clone(), tokens, metrics, answers);
         let answering = tokio::spawn(server.run(app, stop.clone()));
         Ok(Self {
             service,

@@ -1,5 +1,6 @@
 //! Publishing a catalog: one new version in every partition at once, or nothing.
 
+use crate::shelf::Shelf;
 use quota_core::catalog::{Catalog, Fault, compatible};
 use quota_core::event::{CatalogPublished, Event};
 use quota_core::publication::{Place, publication};
@@ -73,6 +74,7 @@ pub async fn publish_catalog(
             message,
         }]));
     }
+    own_paths(ledger, &catalog).await?;
     let mut lane = ledger
         .lane()
         .await
@@ -92,6 +94,23 @@ pub async fn publish_catalog(
     .await?;
     lane.close().await;
     Ok(published)
+}
+
+/// Whether the path of the product's own page is its alone: the path says whose page it is, nothing else does.
+async fn own_paths(ledger: &Ledger, catalog: &Catalog) -> Result<(), PublishError> {
+    let Some(page) = &catalog.model().usage_page else {
+        return Ok(());
+    };
+    let shelf = Shelf::default();
+    let loaded = shelf.load(ledger).await;
+    loaded.map_err(|error| PublishError::Unavailable(format!("{error:#}")))?;
+    match shelf.with_usage_page(&page.path) {
+        Some(owner) if &*owner != catalog.product() => Err(PublishError::Faulty(vec![Fault {
+            place: "usage_page.path".to_owned(),
+            message: format!("is {owner:?}'s page already"),
+        }])),
+        _ => Ok(()),
+    }
 }
 
 /// The version that is in force afterwards, and the rows that put it in force.

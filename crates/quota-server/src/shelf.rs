@@ -42,6 +42,20 @@ impl Shelf {
         names
     }
 
+    /// The product whose own usage page is at a path.
+    #[must_use]
+    pub fn with_usage_page(&self, path: &str) -> Option<Arc<str>> {
+        let products = self.products.read().unwrap_or_else(PoisonError::into_inner);
+        let has_it = |versions: &Versions| {
+            let newest = versions.last_key_value();
+            let page = newest.and_then(|(_, catalog)| catalog.model().usage_page.as_ref());
+            page.is_some_and(|page| page.path == path)
+        };
+        let owners = products.iter().filter(|(_, versions)| has_it(versions));
+        // Publishing lets no two have one; should two have raced, all nodes choose the same.
+        owners.map(|(product, _)| Arc::clone(product)).min()
+    }
+
     /// Takes a catalog from the row that published it. Rows of other types change nothing.
     ///
     /// # Errors

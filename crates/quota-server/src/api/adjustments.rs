@@ -52,7 +52,7 @@ pub struct AdjustmentBody {
     )
 )]
 pub async fn adjust(call: Call) -> Outcome {
-    let address = call.subject(&[Scope::Admin])?;
+    let address = call.subject(&[Scope::Admin]).await?;
     let key = idempotency_key(&call)?;
     let AdjustmentRequest {
         feature,

@@ -1,15 +1,13 @@
 //! One call, as its handler sees it: who calls, what about, and with which body.
 
+use crate::api::Shared;
 use crate::api::problem::Problem;
-use crate::api::{App, Shared};
-use crate::auth::{Caller, Scope};
 use axum::body::Bytes;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::response::Response;
-use quota_core::command::Address;
 use quota_core::door::{MAX_NAME, MAX_UNITS, is_visible};
 use quota_core::position::{InvalidPosition, Position};
 use serde::Deserialize;
@@ -26,7 +24,8 @@ pub struct Call {
     pub parts: Parts,
     /// Its whole body.
     pub body: Bytes,
-    params: RawPathParams,
+    /// None where no route has the path.
+    params: Option<RawPathParams>,
 }
 
 impl FromRequest<Shared> for Call {
@@ -35,8 +34,14 @@ impl FromRequest<Shared> for Call {
     async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let params = RawPathParams::from_request_parts(&mut parts, app).await;
-        let params = params
-            .map_err(|_| Problem::malformed("the path is not UTF-8 under its percent-encoding"))?;
+        let params = match params {
+            Ok(params) => Some(params),
+            Err(RawPathParamsRejection::MissingPathParams(_)) => None,
+            Err(_) => {
+                let detail = "the path is not UTF-8 under its percent-encoding";
+                return Err(Problem::malformed(detail));
+            }
+        };
         // The connection has read and measured it already.
         let body = axum::body::to_bytes(body, usize::MAX)
             .await
@@ -61,9 +66,12 @@ impl Call {
         Ok(value)
     }
 
-    fn raw(&self, param: &str) -> &str {
+    /// A segment of the path, as it came.
+    #[must_use]
+    pub fn raw(&self, param: &str) -> &str {
         self.params
             .iter()
+            .flatten()
             .find(|(name, _)| *name == param)
             .map_or("", |(_, value)| value)
     }
@@ -88,62 +96,6 @@ impl Call {
             .map_err(|_| Problem::invalid(name, "this header is not UTF-8"))
     }
 
-    /// Who calls.
-    ///
-    /// # Errors
-    /// 401: nobody that we know.
-    pub fn caller(&self) -> Result<Caller, Problem> {
-        let header = self
-            .parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        let (scheme, key) = header
-            .and_then(|text| text.split_once(' '))
-            .ok_or_else(no_key)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(no_key());
-        }
-        match self.app.keys.find(key.trim()) {
-            Some(grant) => Ok(Caller::Service(grant)),
-            None => Err(Problem::unauthorized("this key is wrong or was revoked")),
-        }
-    }
-
-    /// The product of the path, once its caller may do what `scopes` name (any of them).
-    ///
-    /// # Errors
-    /// 401, 403, or 404 for a product that does not exist.
-    pub fn product(&self, scopes: &[Scope]) -> Result<&str, Problem> {
-        let Caller::Service(grant) = self.caller()?;
-        let product = self.raw("product");
-        if !grant.opens(product) {
-            return Err(Problem::forbidden(
-                "wrong_product",
-                "this key is another product's",
-            ));
-        }
-        if !self.app.service.has_product(product) {
-            return Err(Problem::unknown_product());
-        }
-        if !scopes.iter().any(|scope| grant.scopes.holds(*scope)) {
-            let words: Vec<&str> = scopes.iter().map(|scope| scope.word()).collect();
-            let detail = format!("this key has not the scope {}", words.join(" or "));
-            return Err(Problem::forbidden("missing_scope", detail));
-        }
-        Ok(product)
-    }
-
-    /// The subject of the path, once its caller may do what `scopes` name (any of them).
-    ///
-    /// # Errors
-    /// As for [`Call::product`], and 422 for a name that breaks the rule.
-    pub fn subject(&self, scopes: &[Scope]) -> Result<Address, Problem> {
-        let product = self.product(scopes)?;
-        let subject = self.name("subject")?;
-        Ok(self.app.address(product, subject))
-    }
-
     /// The body as JSON.
     ///
     /// # Errors
@@ -162,18 +114,6 @@ impl Call {
     ) -> Result<[Option<String>; N], Problem> {
         read_query(self.parts.uri.query().unwrap_or_default(), known)
     }
-}
-
-impl App {
-    /// Where a subject's events are.
-    #[must_use]
-    pub fn address(&self, product: &str, subject: &str) -> Address {
-        Address::new(product, subject, self.service.partitions())
-    }
-}
-
-fn no_key() -> Problem {
-    Problem::unauthorized("send a key: Authorization: Bearer <key>")
 }
 
 /// Checks the rule for names: 1 to 128 visible characters, no space at the ends.
@@ -234,7 +174,11 @@ fn json_problem<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Problem {
     }
 }
 
-fn read_query<const N: usize>(
+/// The parameters of a query.
+///
+/// # Errors
+/// 422 for one that is not among `known` or stands there twice; 400 for wrong percent-encoding.
+pub fn read_query<const N: usize>(
     query: &str,
     known: [&'static str; N],
 ) -> Result<[Option<String>; N], Problem> {

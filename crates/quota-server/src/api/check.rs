@@ -67,7 +67,7 @@ type Answered = Result<(Decision, Vec<Arc<str>>, Freshness), Problem>;
     )
 )]
 pub async fn check(call: Call) -> Outcome {
-    let address = call.subject(&[Scope::Check])?;
+    let address = call.subject_or_self(&[Scope::Check]).await?;
     let [feature, units, resource, position] =
         call.query(["feature", "amount", "resource", "at_least"])?;
     let feature =
@@ -96,7 +96,7 @@ pub async fn check(call: Call) -> Outcome {
     responses((status = 200, body = DecisionsBody<'_>, description = "In order; each has its `id`, its `status`, and a decision's members or `error`")),
 )]
 pub async fn check_batch(call: Call) -> Outcome {
-    let product = call.product(&[Scope::Check])?;
+    let product = call.product(&[Scope::Check]).await?;
     let items: Items<CheckItem> = batch::read(&call.body)?;
     let mut told = Decisions::with_capacity(items.len());
     let mut answers = stream::iter(items)

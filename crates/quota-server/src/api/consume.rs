@@ -82,7 +82,7 @@ const fn one() -> i64 {
     )
 )]
 pub async fn consume(call: Call) -> Outcome {
-    let address = call.subject(&[Scope::Consume])?;
+    let address = call.subject(&[Scope::Consume]).await?;
     let key = idempotency_key(&call)?;
     let asked: ConsumeRequest = call.json()?;
     let wish = wish(asked, key)?;
@@ -108,7 +108,7 @@ pub async fn consume(call: Call) -> Outcome {
     responses((status = 200, body = DecisionsBody<'_>, description = "In order; each has its `id`, its `status`, and a decision's members or `error`")),
 )]
 pub async fn consume_batch(call: Call) -> Outcome {
-    let product = call.product(&[Scope::Consume])?;
+    let product = call.product(&[Scope::Consume]).await?;
     let items: Items<ConsumeItem> = batch::read(&call.body)?;
     let mut commands = Vec::with_capacity(items.len());
     let asked: Vec<(Option<String>, Result<(), Problem>)> = items
@@ -220,11 +220,19 @@ pub fn named(feature: &str, resource: Option<&str>) -> Result<(), Problem> {
 /// # Errors
 /// It breaks the rule for names.
 pub fn idempotency_key(call: &Call) -> Result<Option<String>, Problem> {
-    let Some(header) = call.header(IDEMPOTENCY_KEY)? else {
+    own_id(call, IDEMPOTENCY_KEY)
+}
+
+/// The same from another header.
+///
+/// # Errors
+/// It breaks the rule for names.
+pub fn own_id(call: &Call, name: &'static str) -> Result<Option<String>, Problem> {
+    let Some(header) = call.header(name)? else {
         return Ok(None);
     };
     let key = unquoted(header.trim());
-    visible(&key).map_err(|why| Problem::invalid(IDEMPOTENCY_KEY, why))?;
+    visible(&key).map_err(|why| Problem::invalid(name, why))?;
     Ok(Some(key))
 }
 

@@ -3,7 +3,8 @@
 use crate::api::call::{Call, Outcome};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::{
-    adjustments, catalog, check, consume, events, health, holds, json_bytes, subjects,
+    adjustments, catalog, check, consume, events, forward, health, holds, json_bytes, own,
+    sessions, subjects,
 };
 use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
@@ -29,6 +30,11 @@ use utoipa::{Modify, OpenApi};
         catalog::get,
         catalog::put,
         adjustments::adjust,
+        forward::ask,
+        sessions::open,
+        sessions::get,
+        sessions::complete,
+        own::page,
         health::live,
         health::ready,
         health::metrics,

@@ -50,7 +50,7 @@ pub struct EventResult<'a> {
     )
 )]
 pub async fn publish(call: Call) -> Outcome {
-    let product = call.product(&[Scope::Publish])?;
+    let product = call.product(&[Scope::Publish]).await?;
     let content_type = call.header("Content-Type")?;
     let one = match door::mode(content_type) {
         Mode::Batch => return batch(&call, product).await,

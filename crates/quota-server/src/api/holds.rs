@@ -63,7 +63,7 @@ pub async fn release(call: Call) -> Outcome {
 }
 
 async fn settle(call: Call, wish: impl FnOnce(String) -> Wish) -> Outcome {
-    let address = call.subject(&[Scope::Consume])?;
+    let address = call.subject(&[Scope::Consume]).await?;
     let wish = wish(call.name("hold")?.to_owned());
     match call.app.service.submit(Command { address, wish }).await {
         Answer::Hold {

@@ -263,15 +263,17 @@ impl IntoResponse for Problem {
 }
 
 /// No route has this path.
-pub async fn no_route() -> Problem {
+#[must_use]
+pub fn no_route() -> Problem {
     Problem::not_found(
         "not_found",
         "there is nothing at this path; /docs lists what there is",
     )
 }
 
-/// The path has no such method; the router has named those that it has in `Allow`.
-pub async fn no_method() -> Problem {
+/// The path has no such method.
+#[must_use]
+pub fn no_method() -> Problem {
     let detail =
         format!("this path has no such method; the header {ALLOW} names those that it has");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)

@@ -31,7 +31,7 @@ const PAGE_MAX: usize = 1_000;
     )
 )]
 pub async fn entitlements(call: Call) -> Outcome {
-    let address = call.subject(&[Scope::Check])?;
+    let address = call.subject_or_self(&[Scope::Check]).await?;
     let [position] = call.query(["at_least"])?;
     let at_least = at_least(position.as_deref())?;
     let (mut entitlements, freshness) = call.app.service.entitlements(&address, at_least).await?;
@@ -98,7 +98,7 @@ pub struct LedgerEvent {
     )
 )]
 pub async fn ledger(call: Call) -> Outcome {
-    let address = call.subject(&[Scope::Read])?;
+    let address = call.subject_or_self(&[Scope::Read]).await?;
     let [after, limit] = call.query(["after", "limit"])?;
     let after = after.as_deref().map(str::parse).transpose();
     let after =

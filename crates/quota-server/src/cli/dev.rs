@@ -198,15 +198,17 @@ impl Instance {
     ) -> anyhow::Result<PathBuf> {
         let brokers = self.kafka.brokers();
         let env = self.dir.join("env");
-        ready::write_shell(
-            &env,
-            &[
-                ("QUOTA_URL", &self.url),
-                ("QUOTA_KEY", &self.admin_key),
-                ("DATABASE_URL", &self.database_url),
-                ("KAFKA_BROKERS", brokers),
-            ],
-        )?;
+        let mut lines = vec![
+            ("QUOTA_URL".to_owned(), self.url.as_str()),
+            ("QUOTA_KEY".to_owned(), self.admin_key.as_str()),
+            ("DATABASE_URL".to_owned(), self.database_url.as_str()),
+            ("KAFKA_BROKERS".to_owned(), brokers),
+        ];
+        for (product, secrets) in products {
+            let secret = secrets.jwt_hs256.as_deref();
+            lines.extend(secret.map(|secret| (ProductSecrets::name(product, "JWT_HS256"), secret)));
+        }
+        ready::write_shell(&env, &lines)?;
         if let Some(file) = file {
             let content = json!({
                 "url": self.url,

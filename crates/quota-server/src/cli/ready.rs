@@ -12,7 +12,7 @@ pub fn write(file: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
 }
 
 /// Writes the same for a shell to read: `NAME='value'`, a line each, which stay in the shell that reads them.
-pub fn write_shell(file: &Path, variables: &[(&str, &str)]) -> anyhow::Result<()> {
+pub fn write_shell(file: &Path, variables: &[(String, &str)]) -> anyhow::Result<()> {
     let lines = variables
         .iter()
         .map(|(name, value)| format!("{name}='{}'\n", value.replace('\'', r"'\''")));

@@ -94,6 +94,7 @@ impl Home {
                 .or_insert_with(|| ProductSecrets {
                     jwt_hs256: Some(secret()),
                     razorpay_secrets: vec![secret()],
+                    ..ProductSecrets::default()
                 });
         }
         self.keep(&secrets)?;

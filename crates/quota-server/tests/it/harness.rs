@@ -5,7 +5,7 @@ use quota_kafka::EmbeddedBroker;
 use quota_postgres::Ledger;
 use quota_server::api::Server;
 use quota_server::auth::{digest, fresh_key, fresh_key_id};
-use quota_server::config::{Kafka, Roles, ServiceSettings};
+use quota_server::config::{Kafka, ProductSecrets, Roles, ServiceSettings};
 use quota_server::host::Host;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -102,7 +102,7 @@ impl Fixture {
             roles: Roles::all(),
             checkpoint_interval: Duration::from_secs(60),
             checkpoint_file: None,
-            products: BTreeMap::new(),
+            products: secrets(),
         };
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let host = Host::start(server, settings, false).await.unwrap();
@@ -173,6 +173,29 @@ impl Fixture {
         }
         send(request).await
     }
+}
+
+/// The secret that a product's users' tokens are signed with.
+pub fn secret(product: &str) -> String {
+    format!("the secret of {product}")
+}
+
+fn secrets() -> BTreeMap<String, ProductSecrets> {
+    let products = quota_core::catalog::shipped().map(|(product, _)| {
+        let jwt_hs256 = Some(secret(product));
+        let secrets = ProductSecrets {
+            jwt_hs256,
+            ..ProductSecrets::default()
+        };
+        (product.to_owned(), secrets)
+    });
+    products.into()
+}
+
+/// A good token of a user.
+pub fn token(product: &str, subject: &str) -> String {
+    let claims = serde_json::json!({"sub": subject, "exp": crate::jwt::now() + 600});
+    crate::jwt::hs256(&secret(product), &claims)
 }
 
 /// Sends a request.
