@@ -4,6 +4,7 @@
 //! to that end, so a lane that builds on the end builds on the whole truth, and the fence finds out when it is not.
 
 use crate::shelf::Shelf;
+use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use quota_core::digest::SubjectKey;
 use quota_core::fold;
@@ -20,9 +21,22 @@ pub struct SubjectCache {
 
 struct Partition {
     end: PartitionEnd,
-    states: Cache<SubjectKey, Arc<State>>,
+    states: Cache<SubjectKey, Arc<State>, BySize>,
     /// When this partition was last known to be at its head, by the node's steady clock, in microseconds.
     at_head: i64,
+}
+
+/// Things that weigh as much as a subject without any.
+const THINGS_PER_WEIGHT: u64 = 4;
+
+/// A subject weighs more the more it has. One that is too large for its partition's share is not kept at all.
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<SubjectKey, Arc<State>> for BySize {
+    fn weight(&self, _: &SubjectKey, state: &Arc<State>) -> u64 {
+        1 + state.subject.things / THINGS_PER_WEIGHT
+    }
 }
 
 /// What became of rows that were handed to the cache.
@@ -42,7 +56,7 @@ impl SubjectCache {
         let partition = |end| {
             Mutex::new(Partition {
                 end,
-                states: Cache::new(each),
+                states: Cache::with_weighter(each, each as u64, BySize),
                 at_head: now,
             })
         };
@@ -216,4 +230,39 @@ pub struct CheckView {
     pub recorded_at: Timestamp,
     /// When the partition was last known to be at its head, by the node's steady clock, in microseconds.
     pub at_head: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn state(seq: i64, things: u64) -> Arc<State> {
+        let mut state = State::default();
+        state.subject.seq = seq;
+        state.subject.things = things;
+        Arc::new(state)
+    }
+
+    /// Memory is bounded by what is cached, and a state that is not kept leaves no older one behind.
+    ///
+    /// Failed when every subject weighed the same.
+    #[test]
+    fn a_subject_with_very_much_is_not_kept() {
+        let head = Head {
+            offset: 9,
+            hash: [0; 32],
+            recorded_at: Timestamp::from_micros(0),
+        };
+        let end = PartitionEnd {
+            head,
+            versions: BTreeMap::new(),
+        };
+        let cache = SubjectCache::new(vec![end], 1_000, 0);
+        let key = [1; 16];
+        cache.keep(0, key, state(1, 10), 9);
+        assert_eq!(cache.get(0, &key).map(|state| state.subject.seq), Some(1));
+        cache.keep(0, key, state(2, 100_000), 9);
+        assert!(cache.get(0, &key).is_none(), "neither the old nor the new");
+    }
 }
