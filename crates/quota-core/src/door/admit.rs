@@ -52,10 +52,7 @@ pub fn admit(
         return Err(Rejection::field("in_future", "time", message));
     }
     let members = members(envelope, &mut attributes, name)?;
-    let judge = data::Judge {
-        catalog,
-        at: time.unwrap_or(now),
-    };
+    let judge = data::Judge { catalog, time };
     let event = judge.read(name, &members)?;
     let fact = Fact {
         source,
