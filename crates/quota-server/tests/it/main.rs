@@ -28,6 +28,8 @@ mod kafkas;
 mod nodes;
 mod projector;
 mod relay;
+mod restored;
 mod sweeper;
 mod tidy;
 mod tokens;
+mod unreadable;
