@@ -20,6 +20,7 @@ mod command_line;
 mod crash;
 mod dev;
 mod drain;
+mod gateways;
 mod inbox;
 mod nodes;
 mod outage;

@@ -17,6 +17,7 @@ mod http_documents;
 mod http_events;
 mod http_forward;
 mod http_keys;
+mod http_resumes;
 mod http_sessions;
 mod http_usage;
 mod http_users;
