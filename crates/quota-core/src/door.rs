@@ -11,12 +11,16 @@
 mod admit;
 mod data;
 mod envelope;
+mod fact;
+mod import;
 mod json;
 mod members;
 mod schema;
 
 pub use admit::admit;
 pub use envelope::{Envelope, Mode, mode, parse_batch, parse_http, parse_kafka, parse_structured};
+pub(crate) use fact::fact;
+pub use import::{IMPORT_SOURCE, import};
 pub use json::parse as parse_json;
 pub use members::Members;
 pub use schema::{event_schemas, publish_schemas};
@@ -53,12 +57,6 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// It speaks of what the catalog does not have, and a newer one might.
-    #[must_use]
-    pub fn is_of_catalog(&self) -> bool {
-        ["unknown_feature", "unknown_plan"].contains(&self.code)
-    }
-
     /// It could not be read at all.
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
         Self {

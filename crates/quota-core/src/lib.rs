@@ -18,6 +18,7 @@ pub mod judge;
 pub mod lane;
 pub mod position;
 pub mod publication;
+pub mod razorpay;
 pub mod record;
 pub mod relay;
 pub mod render;

@@ -15,7 +15,9 @@ pub struct NewWebhook<'a> {
     /// The provider's name of the event.
     pub event: &'a str,
     /// The payment that it is about.
-    pub payment_id: &'a str,
+    pub payment_id: Option<&'a str>,
+    /// The provider's subscription that it is about.
+    pub subscription: Option<&'a str>,
     /// Whose it is, where it says so.
     pub subject: Option<&'a str>,
     /// Why it is held: a stable code.
@@ -36,7 +38,9 @@ pub struct HeldWebhook {
     /// The provider's name of the event.
     pub event: String,
     /// The payment that it is about.
-    pub payment_id: String,
+    pub payment_id: Option<String>,
+    /// The provider's subscription that it is about.
+    pub subscription: Option<String>,
     /// Whose it is, where it says so.
     pub subject: Option<String>,
     /// Why it is held.
@@ -47,16 +51,63 @@ pub struct HeldWebhook {
     pub resolution: Option<String>,
 }
 
+/// What a product has counted of what a webhook names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// For whom the payment was counted, and for which plan.
+    pub payment: Option<(String, String)>,
+    /// For whom the subscription was counted first, and for which plan.
+    pub subscription: Option<(String, String)>,
+}
+
+/// What resolves a webhook that nobody has resolved in time; told again, it is held anew.
+pub const EXPIRED: &str = "expired";
+
 impl Ledger {
-    /// Holds a webhook, and says under which id. The same body again is the same webhook, also once it is resolved.
+    /// For whom a product has counted a payment and a subscription: true as of every append that was acknowledged before.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn hold_webhook(&self, webhook: &NewWebhook<'_>) -> Result<Uuid, Error> {
+    pub async fn counted(
+        &self,
+        product: &str,
+        payment: Option<&str>,
+        subscription: Option<&str>,
+    ) -> Result<Counted, Error> {
+        let query = sqlx::query(include_str!("../queries/counted.sql"))
+            .bind(product)
+            .bind(payment)
+            .bind(subscription);
+        let mut counted = Counted::default();
+        for line in &self.read(query).await? {
+            let line = Line(line);
+            let kind: &str = line.get(0).map_err(Error::read)?;
+            let whose = (
+                line.get(1).map_err(Error::read)?,
+                line.get(2).map_err(Error::read)?,
+            );
+            if kind == "payment" {
+                counted.payment = Some(whose);
+            } else {
+                counted.subscription = Some(whose);
+            }
+        }
+        Ok(counted)
+    }
+
+    /// Holds a webhook, and says under which id, and what became of it where it was held before and is resolved.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn hold_webhook(
+        &self,
+        webhook: &NewWebhook<'_>,
+    ) -> Result<(Uuid, Option<String>), Error> {
         let query = sqlx::query(include_str!("../queries/hold_webhook.sql"))
             .bind(webhook.product)
             .bind(webhook.event)
             .bind(webhook.payment_id)
+            .bind(webhook.subscription)
             .bind(webhook.subject)
             .bind(webhook.reason)
             .bind(webhook.body);
@@ -64,7 +115,77 @@ impl Ledger {
         let line = lines
             .first()
             .ok_or_else(|| Error::Corrupt("a held webhook has no id".into()))?;
-        Line(line).get(0).map_err(Error::read)
+        let read = |line| Ok((Line(line).get(0)?, Line(line).get(1)?));
+        read(line).map_err(Error::read)
+    }
+
+    /// The webhooks that can be settled without anybody, oldest first, each with whether its payment is counted: of one
+    /// product or of all; where a payment or subscription is named, those about it alone.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ripe_webhooks(
+        &self,
+        product: Option<&str>,
+        payment: Option<&str>,
+        subscription: Option<&str>,
+    ) -> Result<Vec<(HeldWebhook, bool)>, Error> {
+        let query = sqlx::query(include_str!("../queries/ripe_webhooks.sql"))
+            .bind(product)
+            .bind(payment)
+            .bind(subscription);
+        let lines = self.read(query).await?;
+        let ripe = |line| Ok((held(line)?, Line(line).get(10)?));
+        lines
+            .iter()
+            .map(ripe)
+            .collect::<Result<_, _>>()
+            .map_err(Error::read)
+    }
+
+    /// Says anew why an open webhook is held.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn explain_webhook(&self, id: Uuid, reason: &str) -> Result<(), Error> {
+        let query = sqlx::query(
+            "UPDATE held_webhooks SET reason = $2 WHERE id = $1 AND resolved_at IS NULL",
+        );
+        self.run(query.bind(id).bind(reason).execute(&self.pool))
+            .await
+            .map(drop)
+    }
+
+    /// Resolves what has waited for more than so many days, and empties its bodies. How many there were.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn expire_webhooks(&self, days: i32) -> Result<u64, Error> {
+        let query = sqlx::query(
+            "UPDATE held_webhooks SET resolved_at = clock_timestamp(), resolution = $2, body = NULL
+             WHERE resolved_at IS NULL AND received_at < clock_timestamp() - make_interval(days => $1)",
+        );
+        let done = self
+            .run(query.bind(days).bind(EXPIRED).execute(&self.pool))
+            .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// How many webhooks nobody has resolved yet, by product.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn count_held_webhooks(&self) -> Result<Vec<(String, i64)>, Error> {
+        let query = sqlx::query(
+            "SELECT w.product, count(*) FROM held_webhooks w WHERE w.resolved_at IS NULL GROUP BY 1",
+        );
+        let lines = self.read(query).await?;
+        let count = |line| Ok((Line(line).get(0)?, Line(line).get(1)?));
+        lines
+            .iter()
+            .map(count)
+            .collect::<Result<_, _>>()
+            .map_err(Error::read)
     }
 
     /// The webhooks that nobody has resolved yet, oldest first; of one product or of all.
@@ -123,9 +244,10 @@ fn held(line: &PgRow) -> Result<HeldWebhook, sqlx::Error> {
         received_at: line.time(2)?,
         event: line.get(3)?,
         payment_id: line.get(4)?,
-        subject: line.get(5)?,
-        reason: line.get(6)?,
-        body: line.get(7)?,
-        resolution: line.get(8)?,
+        subscription: line.get(5)?,
+        subject: line.get(6)?,
+        reason: line.get(7)?,
+        body: line.get(8)?,
+        resolution: line.get(9)?,
     })
 }

@@ -19,6 +19,7 @@ mod own;
 mod problem;
 mod sessions;
 mod subjects;
+mod webhooks;
 mod wire;
 
 pub use connection::Server;
@@ -176,6 +177,11 @@ fn api(routes: Routes) -> Routes {
             adjustments::adjust,
         )
         .on(POST, "/v1/products/{product}/events", events::publish)
+        .on(
+            POST,
+            "/v1/products/{product}/webhooks/razorpay",
+            webhooks::razorpay,
+        )
         .on(
             POST,
             "/v1/products/{product}/consume",

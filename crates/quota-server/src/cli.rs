@@ -4,12 +4,14 @@
 mod catalog;
 mod demo;
 mod dev;
+mod import;
 mod key;
 mod migrate;
 mod ready;
 mod replay;
 mod serve;
 mod verify;
+mod webhook;
 
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -43,6 +45,11 @@ enum Command {
     /// Test and publish a product's plans and limits
     #[command(subcommand)]
     Catalog(catalog::Catalog),
+    /// Tell what existing users have used and bought before
+    Import(import::Import),
+    /// List held webhooks, and deal with them
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Recompute every hash and compare every view
     Verify(verify::Verify),
     /// Show entitlements as they were
@@ -86,6 +93,8 @@ fn carry_out(command: Command) -> anyhow::Result<Verdict> {
             Command::Migrate(migrate) => migrate.run().await,
             Command::Key(key) => key.run().await,
             Command::Catalog(catalog) => catalog.run().await,
+            Command::Import(import) => import.run().await,
+            Command::Webhook(webhook) => webhook.run().await,
             Command::Verify(verify) => verify.run().await,
             Command::Replay(replay) => replay.run().await,
         }

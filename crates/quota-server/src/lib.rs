@@ -3,6 +3,7 @@
 //! Reading order: [`cli`] is what the binary does, [`api`] what clients see, [`service`] what stands behind it.
 
 pub mod admission;
+pub mod alone;
 pub mod answering;
 pub mod api;
 pub mod auth;
@@ -14,6 +15,7 @@ pub mod embedded;
 pub mod follower;
 pub mod heads;
 pub mod host;
+pub mod importing;
 pub mod inbox;
 pub mod loading;
 pub mod node;
@@ -29,5 +31,6 @@ pub mod sweeper;
 pub mod telemetry;
 pub mod topics;
 pub mod verifying;
+pub mod webhooks;
 pub mod workers;
 pub mod writer;

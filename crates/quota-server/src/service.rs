@@ -2,7 +2,7 @@
 
 use crate::admission::{Gate, admit};
 use crate::answering::Freshness;
-use crate::config::{Kafka, ServiceSettings};
+use crate::config::{Kafka, ProductSecrets, ServiceSettings};
 use crate::node::Node;
 use crate::publishing::{PublishError, Published, publish_catalog};
 use crate::topics::Topics;
@@ -15,8 +15,9 @@ use quota_core::position::Position;
 use quota_core::row::Row;
 use quota_core::time::Timestamp;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,7 @@ pub struct Service {
     node: Node,
     topics: Topics,
     gate: Arc<Gate>,
+    secrets: BTreeMap<String, ProductSecrets>,
     running: Mutex<Option<Running>>,
 }
 
@@ -73,7 +75,7 @@ impl Service {
         };
         let stop = CancellationToken::new();
         let lane = tokio::spawn(crate::writer::run(node.lane_context(), queue, stop.clone()));
-        let admission = {
+        let mut admission = {
             let (node, topics, gate, stop) = (
                 node.clone(),
                 topics.clone(),
@@ -82,7 +84,7 @@ impl Service {
             );
             tokio::spawn(async move { admit(&node, &topics, &gate, &stop).await })
         };
-        if tokio::time::timeout(START_PATIENCE, gate.opened())
+        if tokio::time::timeout(START_PATIENCE, &mut admission)
             .await
             .is_err()
         {
@@ -101,6 +103,7 @@ impl Service {
             node,
             topics,
             gate,
+            secrets: settings.products,
             running,
         }))
     }
@@ -172,6 +175,19 @@ impl Service {
     #[must_use]
     pub fn catalog(&self, product: &str) -> Option<(u32, Arc<Catalog>)> {
         self.node.shelf.newest(product)
+    }
+
+    /// The secrets that a product's webhooks may be signed with; none where there is no such product.
+    #[must_use]
+    pub fn razorpay_secrets(&self, product: &str) -> Vec<String> {
+        if !self.has_product(product) {
+            return Vec::new();
+        }
+        // Read when asked: products come while this serves.
+        let given = self.secrets.get(product).cloned().unwrap_or_default();
+        ProductSecrets::from_environment(product)
+            .or(given)
+            .razorpay_secrets
     }
 
     /// Carries a command out, within its deadline.
@@ -255,20 +271,6 @@ impl Service {
             self.judge_by_it().await;
         }
         Ok(published)
-    }
-
-    /// Reads the catalogs that were published until now, unless that was done since then.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn read_catalogs(&self, since: Instant) -> Result<(), Refusal> {
-        let read = self.node.shelf.load_since(&self.node.ledger, since).await;
-        read.map_err(|error| {
-            tracing::warn!(error = format!("{error:#}"), "the catalogs cannot be read");
-            Refusal::unavailable(
-                "the catalogs cannot be read just now; nothing was recorded, try again",
-            )
-        })
     }
 
     /// Reads what was just published, so that this node's next answers go by it.

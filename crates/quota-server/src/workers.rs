@@ -4,7 +4,7 @@ use crate::config::Role;
 use crate::heads::{self, Heads};
 use crate::node::Node;
 use crate::topics::Topics;
-use crate::{follower, inbox, projector, relay, sweeper};
+use crate::{follower, inbox, projector, relay, sweeper, webhooks};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -54,6 +54,9 @@ impl Workers {
             workers
                 .intake
                 .spawn(sweeper::run(node.clone(), stop.clone()));
+            workers
+                .intake
+                .spawn(webhooks::run(node.clone(), stop.clone()));
         }
         workers
     }

@@ -5,7 +5,6 @@
 //! it may have been.
 
 mod catching_up;
-mod deciding;
 mod desk;
 mod drive;
 mod job;

@@ -1,7 +1,8 @@
 //! Admission: an envelope becomes a fact about a subject, or is refused with the member that is wrong.
 
 use super::envelope::{Data, Envelope, is_json};
-use super::{MAX_AHEAD, MAX_EVENT_BYTES, MAX_NAME, Members, Rejection, clip, data, json};
+use super::fact::not_ahead;
+use super::{MAX_EVENT_BYTES, MAX_NAME, Members, Rejection, clip, data, json};
 use crate::catalog::Catalog;
 use crate::command::Fact;
 use crate::event;
@@ -46,13 +47,12 @@ pub fn admit(
     let subject = attributes.required("subject", subject)?;
     same_product(&mut attributes, product)?;
     let time = attributes.time("time")?;
-    if time.is_some_and(|time| time > now.plus(MAX_AHEAD)) {
-        let message =
-            "time is more than 5 minutes ahead of this service's clock; check the sender's clock";
-        return Err(Rejection::field("in_future", "time", message));
-    }
+    not_ahead(time, now)?;
     let members = members(envelope, &mut attributes, name)?;
-    let judge = data::Judge { catalog, time };
+    let judge = data::Judge {
+        catalog,
+        at: time.unwrap_or(now),
+    };
     let event = judge.read(name, &members)?;
     let fact = Fact {
         source,

@@ -285,8 +285,7 @@ impl Folding<'_> {
             .filter(|grant| old(grant))
             .map(|grant| grant.id.clone())
             .collect();
-        // What is kept tells its own end, which a late renewal may still move.
-        let since = standing.free_since_ends_of(|grant| old(grant) && !refers(grant));
+        let since = standing.free_since();
         if let Some(last) = ended.into_iter().max() {
             if since > BEGINNING {
                 self.state.subject.free_since = Some(since);

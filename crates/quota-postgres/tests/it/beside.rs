@@ -1,7 +1,7 @@
 //! What stands beside the ledger: claims of relays, held webhooks, epochs.
 
-use crate::harness::{FOLD, Writer, check_chain, with_ledger};
-use quota_postgres::{Claims, NewWebhook, PublishError, start_epoch};
+use crate::harness::{FOLD, Writer, check_chain, sql, subject_in, with_ledger};
+use quota_postgres::{Claims, Counted, EXPIRED, NewWebhook, PublishError, start_epoch};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 
@@ -43,24 +43,27 @@ fn one_relay_claims_a_partition() {
 fn webhooks_wait_for_somebody() {
     with_ledger(1, |database| async move {
         let ledger = database.ledger().await;
-        let webhook = |body| NewWebhook {
-            product: "applyx",
-            event: "payment.captured",
-            payment_id: "pay_1",
-            subject: None,
-            reason: "no_subject",
-            body,
-        };
-        let id = ledger.hold_webhook(&webhook(b"one")).await.unwrap();
-        assert_eq!(ledger.hold_webhook(&webhook(b"one")).await.unwrap(), id);
-        assert_ne!(ledger.hold_webhook(&webhook(b"two")).await.unwrap(), id);
+        let (id, resolution) = ledger.hold_webhook(&webhook(b"one")).await.unwrap();
+        assert_eq!(resolution, None);
+        assert_eq!(
+            ledger.hold_webhook(&webhook(b"one")).await.unwrap(),
+            (id, None)
+        );
+        assert_ne!(ledger.hold_webhook(&webhook(b"two")).await.unwrap().0, id);
         assert_eq!(ledger.held_webhooks(Some("applyx")).await.unwrap().len(), 2);
         assert_eq!(ledger.held_webhooks(Some("other")).await.unwrap(), []);
+        assert_eq!(
+            ledger.count_held_webhooks().await.unwrap(),
+            [("applyx".to_owned(), 2)]
+        );
         let held = ledger.held_webhook(id).await.unwrap().unwrap();
         assert_eq!(
             (held.body.as_deref(), held.resolution),
             (Some(b"one".as_slice()), None)
         );
+        ledger.explain_webhook(id, "unknown_plan").await.unwrap();
+        let held = ledger.held_webhook(id).await.unwrap().unwrap();
+        assert_eq!(held.reason, "unknown_plan");
         assert!(ledger.resolve_webhook(id, "recorded for u1").await.unwrap());
         assert!(!ledger.resolve_webhook(id, "again").await.unwrap());
         let held = ledger.held_webhook(id).await.unwrap().unwrap();
@@ -70,11 +73,133 @@ fn webhooks_wait_for_somebody() {
         );
         assert_eq!(
             ledger.hold_webhook(&webhook(b"one")).await.unwrap(),
-            id,
+            (id, Some("recorded for u1".to_owned())),
             "told again, it is not held again"
         );
         assert_eq!(ledger.held_webhooks(None).await.unwrap().len(), 1);
     });
+}
+
+/// The same body by two at once is held once, and neither sees an error.
+#[test]
+fn one_webhook_told_by_two_at_once_is_held_once() {
+    with_ledger(1, |database| async move {
+        let ledger = database.ledger().await;
+        for n in 0..20_u8 {
+            let body = [n];
+            let hold = || async { ledger.hold_webhook(&webhook(&body)).await.unwrap().0 };
+            let (one, two, three) = tokio::join!(hold(), hold(), hold());
+            assert_eq!((one, one), (two, three));
+        }
+        assert_eq!(ledger.held_webhooks(None).await.unwrap().len(), 20);
+    });
+}
+
+/// What nobody resolves in time is given up, and its body is gone; told again, it is held anew.
+#[test]
+fn webhooks_do_not_wait_for_ever() {
+    with_ledger(1, |database| async move {
+        let ledger = database.ledger().await;
+        let (id, _) = ledger.hold_webhook(&webhook(b"one")).await.unwrap();
+        assert_eq!(ledger.expire_webhooks(30).await.unwrap(), 0);
+        let mut owner = database.owner().await;
+        sql(
+            &mut owner,
+            "UPDATE held_webhooks SET received_at = now() - interval '31 days'",
+        )
+        .await;
+        assert_eq!(ledger.expire_webhooks(30).await.unwrap(), 1);
+        let held = ledger.held_webhook(id).await.unwrap().unwrap();
+        assert_eq!(
+            (held.body, held.resolution.as_deref()),
+            (None, Some(EXPIRED))
+        );
+        assert_eq!(
+            ledger.hold_webhook(&webhook(b"one")).await.unwrap(),
+            (id, None)
+        );
+        let held = ledger.held_webhook(id).await.unwrap().unwrap();
+        assert_eq!(held.body.as_deref(), Some(b"one".as_slice()));
+        assert_eq!(ledger.expire_webhooks(30).await.unwrap(), 0);
+    });
+}
+
+/// An append notes whose its payments and subscriptions are, the first teller of each, and nothing of a stale partition;
+/// what waits for one of them is ripe then.
+#[test]
+fn payments_are_known_with_their_append() {
+    with_ledger(2, |database| async move {
+        let ledger = database.ledger().await;
+        let mut waiting = webhook(b"refund");
+        waiting.reason = "unknown_payment";
+        ledger.hold_webhook(&waiting).await.unwrap();
+        let ripe = || async {
+            let ripe = ledger.ripe_webhooks(None, None, None).await.unwrap();
+            ripe.len()
+        };
+        assert_eq!(ripe().await, 0);
+        let mut lane = database.lane().await;
+        let mut writer = Writer::new(database.info);
+        let subject = |p| subject_in(p, database.info.partitions, "applyx", 0);
+        let (one, two) = (subject(0), subject(1));
+        let bought = |plan: &str, payment: &str, more: &str| {
+            format!(
+                r#"{{"plan":"{plan}","payment_id":"{payment}","amount":1,"currency":"INR"{more}}}"#
+            )
+            .into_bytes()
+        };
+        let kind = "subscription.purchased";
+        let fences = [writer.fence(0), writer.fence(1)];
+        let first = bought("basic", "pay_1", r#","subscription":"sub_1""#);
+        let rows = [
+            writer.row_in(0, "applyx", &one, kind, "a", &first),
+            writer.row_in(
+                0,
+                "applyx",
+                &one,
+                "usage.recorded",
+                "b",
+                &bought("basic", "pay_9", ""),
+            ),
+            writer.row_in(
+                1,
+                "applyx",
+                &two,
+                "subscription.renewed",
+                "c",
+                &bought("pro", "pay_1", ""),
+            ),
+        ];
+        lane.append(&rows, &fences, false).await.unwrap();
+        let mut stale = Writer::new(database.info);
+        let fence = [stale.fence(1)];
+        let lost = stale.row_in(1, "applyx", &two, kind, "d", &bought("pro", "pay_2", ""));
+        lane.append(&[lost], &fence, false).await.unwrap();
+        let whose = (one.clone(), "basic".to_owned());
+        let counted = ledger.counted("applyx", Some("pay_1"), Some("sub_1"));
+        let known = Counted {
+            payment: Some(whose.clone()),
+            subscription: Some(whose),
+        };
+        assert_eq!(counted.await.unwrap(), known);
+        for (product, payment) in [("applyx", "pay_2"), ("applyx", "pay_9"), ("other", "pay_1")] {
+            let counted = ledger.counted(product, Some(payment), None).await.unwrap();
+            assert_eq!(counted, Counted::default(), "{product} {payment}");
+        }
+        assert_eq!(ripe().await, 1);
+    });
+}
+
+fn webhook(body: &[u8]) -> NewWebhook<'_> {
+    NewWebhook {
+        product: "applyx",
+        event: "payment.captured",
+        payment_id: Some("pay_1"),
+        subscription: None,
+        subject: None,
+        reason: "unknown_subject",
+        body,
+    }
 }
 
 /// The next epoch begins in every partition and in the ledger's own record, or nowhere.

@@ -4,7 +4,7 @@ use crate::api::call::{Call, Outcome};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::{
     adjustments, catalog, check, consume, events, forward, health, holds, json_bytes, own,
-    sessions, subjects,
+    sessions, subjects, webhooks,
 };
 use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
@@ -35,6 +35,7 @@ use utoipa::{Modify, OpenApi};
         sessions::get,
         sessions::complete,
         own::page,
+        webhooks::razorpay,
         health::live,
         health::ready,
         health::metrics,

@@ -24,6 +24,8 @@ static SHARED: LazyLock<Fixture> = LazyLock::new(|| {
 
 /// The product that most tests speak of.
 pub const PRODUCT: &str = "applyx";
+/// What the usual product's webhooks may be signed with.
+pub const SECRETS: [&str; 2] = ["hook-secret-new", "hook-secret-old"];
 /// Every scope.
 pub const ALL: &str = "publish,consume,check,read,admin,gateway";
 
@@ -183,8 +185,10 @@ pub fn secret(product: &str) -> String {
 fn secrets() -> BTreeMap<String, ProductSecrets> {
     let products = quota_core::catalog::shipped().map(|(product, _)| {
         let jwt_hs256 = Some(secret(product));
+        let signed = SECRETS.iter().filter(|_| product == PRODUCT);
         let secrets = ProductSecrets {
             jwt_hs256,
+            razorpay_secrets: signed.map(|secret| (*secret).to_owned()).collect(),
             ..ProductSecrets::default()
         };
         (product.to_owned(), secrets)

@@ -1,0 +1,285 @@
+//! Webhooks: what was signed is recorded, found to be known, or held until it can be settled. Nothing is lost in between.
+//!
+//! What is held waits for a person, or for the payment that it is about to be counted: by another webhook, by a service
+//! that publishes the purchase, or by a person. Whichever it is, [`run`] sees it within a moment.
+
+use crate::node::Node;
+use quota_core::command::{Address, Answer, Command, Refusal, Wish};
+use quota_core::razorpay::{Counted, Notice, UNAVAILABLE, UNREADABLE, Verdict, Whose};
+use quota_postgres::{Error, HeldWebhook, NewWebhook};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The time between two looks at what is held.
+const PACE: Duration = Duration::from_millis(500);
+/// The time between two looks for what has waited too long.
+const PURGE_PACE: Duration = Duration::from_secs(600);
+/// How many days a webhook is held: bodies have personal data in them.
+const HELD_DAYS: i32 = 30;
+
+/// What came of a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It is in the ledger.
+    Recorded,
+    /// It was there before, or its payment was.
+    Duplicate,
+    /// It changes nothing.
+    Ignored,
+    /// It waits.
+    Held,
+}
+
+impl Status {
+    /// The word in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Duplicate => "duplicate",
+            Self::Ignored => "ignored",
+            Self::Held => "held",
+        }
+    }
+}
+
+/// What a provider is told of its webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What came of it.
+    pub status: Status,
+    /// Why, where there is something to explain.
+    pub reason: Option<&'static str>,
+}
+
+impl Told {
+    const fn new(status: Status, reason: Option<&'static str>) -> Self {
+        Self { status, reason }
+    }
+}
+
+/// Takes a webhook whose signature was good.
+///
+/// # Errors
+/// Neither could it be recorded nor held: whoever sent it must send it again.
+pub async fn take(node: &Node, product: &str, body: &[u8]) -> Result<Told, Refusal> {
+    let unavailable = |error: Error| {
+        tracing::error!(product, %error, "a webhook can be neither recorded nor held");
+        Refusal::unavailable("nothing can be stored just now; nothing was kept, tell it again")
+    };
+    let Some(notice) = Notice::read(body) else {
+        return hold(node, product, None, UNREADABLE, body)
+            .await
+            .map_err(unavailable);
+    };
+    let verdict = judge(node, product, &notice).await.map_err(unavailable)?;
+    let told = match verdict {
+        Verdict::Counted => Told::new(Status::Duplicate, Some("payment_counted")),
+        Verdict::Ignored(reason) => Told::new(Status::Ignored, Some(reason)),
+        Verdict::Held(reason) => hold(node, product, Some(&notice), reason, body)
+            .await
+            .map_err(unavailable)?,
+        record @ Verdict::Record { .. } => match record_it(node, product, record).await {
+            Ok(told) => told,
+            Err(reason) => hold(node, product, Some(&notice), reason, body)
+                .await
+                .map_err(unavailable)?,
+        },
+    };
+    if told.status == Status::Recorded {
+        // What waited for this payment; where that fails, the next look at what is held does it.
+        let (payment, subscription) = (&notice.payment_id, &notice.subscription);
+        let about = (payment.as_deref(), subscription.as_deref());
+        if let Err(error) = settle(node, Some(product), about).await {
+            tracing::warn!(%error, "held webhooks wait a moment longer");
+        }
+    }
+    Ok(told)
+}
+
+/// What a notice comes to, by what its product has counted until now.
+async fn judge(node: &Node, product: &str, notice: &Notice) -> Result<Verdict, Error> {
+    let Some((_, catalog)) = node.shelf.newest(product) else {
+        return Ok(Verdict::Held("unknown_product"));
+    };
+    let counted = counted(node, product, notice).await?;
+    Ok(notice.judge(&catalog, &counted, node.clock.now()))
+}
+
+/// What a product has counted of what a notice names.
+///
+/// # Errors
+/// The ledger cannot be read.
+pub async fn counted(node: &Node, product: &str, notice: &Notice) -> Result<Counted, Error> {
+    let (payment, subscription) = (notice.payment_id.as_deref(), notice.subscription.as_deref());
+    let found = node.ledger.counted(product, payment, subscription).await?;
+    let whose = |(subject, plan)| Whose { subject, plan };
+    Ok(Counted {
+        payment: found.payment.map(whose),
+        subscription: found.subscription.map(whose),
+    })
+}
+
+/// Records a verdict's fact.
+///
+/// # Errors
+/// Why it has to wait: a stable code.
+async fn record_it(node: &Node, product: &str, verdict: Verdict) -> Result<Told, &'static str> {
+    let Verdict::Record {
+        subject,
+        fact,
+        counted,
+    } = verdict
+    else {
+        return Err(UNAVAILABLE);
+    };
+    let command = Command {
+        address: Address::new(product, &subject, node.partitions()),
+        wish: Wish::Record(*fact),
+    };
+    match node.writer.submit(command).await {
+        Answer::Recorded {
+            duplicate: true, ..
+        } => Ok(Told::new(Status::Duplicate, Some("already_recorded"))),
+        Answer::Recorded { .. } if counted => {
+            Ok(Told::new(Status::Duplicate, Some("payment_counted")))
+        }
+        Answer::Recorded { .. } => Ok(Told::new(Status::Recorded, None)),
+        // Another event has told of the same a moment ago, in its own words.
+        Answer::Refused(refusal) if refusal.code == "idempotency_conflict" => {
+            Ok(Told::new(Status::Duplicate, Some("already_recorded")))
+        }
+        Answer::Refused(refusal) if matches!(refusal.status, 503 | 504) => Err(UNAVAILABLE),
+        Answer::Refused(refusal) => Err(refusal.code),
+        other => {
+            tracing::error!(?other, "an answer that makes no sense");
+            Err(UNAVAILABLE)
+        }
+    }
+}
+
+async fn hold(
+    node: &Node,
+    product: &str,
+    notice: Option<&Notice>,
+    reason: &'static str,
+    body: &[u8],
+) -> Result<Told, Error> {
+    let webhook = NewWebhook {
+        product,
+        event: notice.map_or("", |notice| &notice.event),
+        payment_id: notice.and_then(|notice| notice.payment_id.as_deref()),
+        subscription: notice.and_then(|notice| notice.subscription.as_deref()),
+        subject: notice.and_then(|notice| notice.subject.as_deref()),
+        reason,
+        body,
+    };
+    let (id, resolution) = node.ledger.hold_webhook(&webhook).await?;
+    if resolution.is_some() {
+        // A person has dealt with this very body.
+        return Ok(Told::new(Status::Ignored, Some("resolved_before")));
+    }
+    metrics::counter!("quota_webhooks_held_total", "product" => product.to_owned(), "reason" => reason)
+        .increment(1);
+    tracing::warn!(product, %id, reason, "a webhook is held; `quota-ledger webhook list` shows it");
+    Ok(Told::new(Status::Held, Some(reason)))
+}
+
+/// Settles what is held and needs nobody any more: of one product, or all; about one payment and subscription, or all.
+///
+/// # Errors
+/// What is held cannot be read or marked; nothing is lost by that.
+pub async fn settle(
+    node: &Node,
+    product: Option<&str>,
+    (payment, subscription): (Option<&str>, Option<&str>),
+) -> Result<(), Error> {
+    let ripe = node
+        .ledger
+        .ripe_webhooks(product, payment, subscription)
+        .await?;
+    for (webhook, counted) in ripe {
+        settle_one(node, &webhook, counted).await?;
+    }
+    Ok(())
+}
+
+async fn settle_one(node: &Node, webhook: &HeldWebhook, counted: bool) -> Result<(), Error> {
+    let body = webhook.body.as_deref().unwrap_or_default();
+    let product = webhook.product.as_str();
+    let verdict = match Notice::read(body) {
+        Some(notice) => judge(node, product, &notice).await?,
+        None => Verdict::Held(UNREADABLE),
+    };
+    let settled = match verdict {
+        Verdict::Counted => Ok("counted"),
+        Verdict::Ignored(reason) => Ok(reason),
+        Verdict::Held(_) if counted => Ok("counted"),
+        Verdict::Held(reason) => Err(reason),
+        record @ Verdict::Record { .. } => record_it(node, product, record)
+            .await
+            .map(|told| told.status.word()),
+    };
+    match settled {
+        Ok(resolution) => {
+            node.ledger.resolve_webhook(webhook.id, resolution).await?;
+            tracing::info!(id = %webhook.id, product, resolution, "a held webhook is settled");
+        }
+        Err(reason) if reason != webhook.reason => {
+            node.ledger.explain_webhook(webhook.id, reason).await?;
+        }
+        Err(_) => {}
+    }
+    Ok(())
+}
+
+/// Settles what is held and needs nobody any more, and gives up what has waited too long, until it is told to stop.
+pub async fn run(node: Node, stop: CancellationToken) {
+    let mut away = false;
+    let mut purged: Option<Instant> = None;
+    loop {
+        if purged.is_none_or(|purged| purged.elapsed() >= PURGE_PACE) {
+            purged = Some(Instant::now());
+            purge(&node).await;
+        }
+        match look(&node).await {
+            Ok(()) => away = false,
+            Err(error) if !std::mem::replace(&mut away, true) => {
+                tracing::warn!(%error, "held webhooks cannot be read");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PACE) => {}
+        }
+    }
+}
+
+async fn look(node: &Node) -> Result<(), Error> {
+    settle(node, None, (None, None)).await?;
+    let held = node.ledger.count_held_webhooks().await?;
+    for product in node.shelf.products() {
+        let count = held
+            .iter()
+            .find(|(name, _)| **name == *product)
+            .map_or(0, |(_, count)| *count);
+        metrics::gauge!("quota_webhooks_held", "product" => product.to_string()).set(count as f64);
+    }
+    Ok(())
+}
+
+async fn purge(node: &Node) {
+    match node.ledger.expire_webhooks(HELD_DAYS).await {
+        Ok(0) => {}
+        Ok(count) => {
+            metrics::counter!("quota_webhooks_expired_total").increment(count);
+            tracing::error!(
+                count,
+                days = HELD_DAYS,
+                "webhooks that nobody resolved are given up"
+            );
+        }
+        Err(error) => tracing::warn!(%error, "held webhooks cannot be purged"),
+    }
+}
