@@ -104,7 +104,7 @@ impl Publisher {
                 if options.compress { "lz4" } else { "none" },
             )
             .set("queue.buffering.max.messages", "100000")
-            .set("queue.buffering.max.kbytes", "65536")
+            .set("queue.buffering.max.kbytes", "16384")
             .create_with_context(context)
             .map_err(|error| PublishError::Open(error.into()))?;
         Ok(Self {

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 
 /// Connections for everything but the lane.
 const POOL_SIZE: u32 = 12;
-/// Subjects that are kept in memory; about 1 kB each.
-const CACHED_SUBJECTS: usize = 100_000;
+/// Subjects that are kept in memory; about 1.5 kB each.
+const CACHED_SUBJECTS: usize = 50_000;
 
 /// What the parts of a node share. Cheap to clone.
 #[derive(Clone)]

@@ -145,6 +145,8 @@ impl Counter {
                 extra: 0,
                 evidence: Vec::new(),
             };
+            // Most counters never have a second window: room for four would be most of a small subject's memory.
+            self.windows.reserve_exact(1);
             self.windows.insert(at, tally);
         }
         self.windows.iter_mut().find(|tally| tally.is_of(charge))

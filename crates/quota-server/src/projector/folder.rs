@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Subjects of one partition whose states are kept between two batches.
-const KEPT_SUBJECTS: usize = 256;
+const KEPT_SUBJECTS: usize = 64;
 /// Things beyond which a state is not kept.
 const KEPT_THINGS: usize = 256;
 
