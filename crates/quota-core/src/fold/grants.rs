@@ -95,7 +95,8 @@ impl Folding<'_> {
         }
         grant.cancelled = None;
         grant.periods.push(Paid { start, end });
-        if grant.subscription.is_none() {
+        if purchase.subscription.is_some() {
+            // Whoever pays on is who can cancel: a new subscription takes the old one's place.
             grant.subscription.clone_from(&purchase.subscription);
         }
         self.forget_periods(index, horizon);
