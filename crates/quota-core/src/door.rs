@@ -57,6 +57,12 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// It speaks of what the catalog does not have, and a newer one might.
+    #[must_use]
+    pub fn is_of_catalog(&self) -> bool {
+        ["unknown_feature", "unknown_plan"].contains(&self.code)
+    }
+
     /// It could not be read at all.
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
         Self {

@@ -35,6 +35,7 @@ pub struct Batch {
     changed: BTreeSet<SubjectKey>,
     ends: BTreeMap<u32, PartitionEnd>,
     found: BTreeMap<(SubjectKey, EventKey), Option<Arc<Row>>>,
+    given_up: BTreeSet<SubjectKey>,
     rows: BTreeMap<u32, Vec<Arc<Row>>>,
     planned: Vec<Option<Answer>>,
 }
@@ -50,6 +51,7 @@ impl Batch {
             changed: BTreeSet::new(),
             ends: BTreeMap::new(),
             found: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             rows: BTreeMap::new(),
             planned: Vec::new(),
         }
@@ -83,14 +85,15 @@ impl Batch {
         self.states.contains_key(key)
     }
 
-    /// A subject's state, to add things that were loaded for it.
-    pub fn state_mut(&mut self, key: &SubjectKey) -> Option<&mut State> {
-        self.states.get_mut(key)
-    }
-
     /// Hands in what was found under an event's key.
     pub fn put_found(&mut self, subject: SubjectKey, event: EventKey, row: Option<Arc<Row>>) {
         self.found.insert((subject, event), row);
+    }
+
+    /// Gives a subject up that cannot be loaded: its commands are refused, the others go on.
+    pub fn give_up(&mut self, key: SubjectKey) {
+        self.states.remove(&key);
+        self.given_up.insert(key);
     }
 
     /// What must be loaded before [`Batch::decide`]; nothing once all is there.
@@ -101,6 +104,9 @@ impl Batch {
         let unknown = State::default();
         for (_, command) in &self.commands {
             let Address { key, partition, .. } = command.address;
+            if self.given_up.contains(&key) {
+                continue;
+            }
             let state = self.states.get(&key);
             let things = things_needed(state.unwrap_or(&unknown), command);
             let missing = state.map_or_else(|| things.clone(), |state| state.missing(&things));
@@ -169,14 +175,10 @@ impl Batch {
     ) -> Answer {
         let address = &command.address;
         let Some(head) = self.head(address.partition) else {
-            return Answer::Refused(Refusal::unavailable(
-                "this partition's end is not known yet",
-            ));
+            return unavailable("this partition's end is not known yet");
         };
         if now.plus(CLOCK_BEHIND_MAX) < head.recorded_at {
-            return Answer::Refused(Refusal::unavailable(
-                "the database's clock went back; waiting until it has caught up",
-            ));
+            return unavailable("the database's clock went back; waiting until it has caught up");
         }
         let now = now.max(head.recorded_at);
         let keys = keys_needed(command);
@@ -199,7 +201,7 @@ impl Batch {
         };
         let noticed = self.notice(command, &judge);
         let Some(state) = self.states.get(&address.key) else {
-            return Answer::Refused(Refusal::unavailable("the subject could not be loaded"));
+            return unavailable("what is stored of this subject cannot be read by this node");
         };
         match decide(&judge.light(state), command, &found) {
             Verdict::Answer(answer) => answer,
@@ -216,14 +218,12 @@ impl Batch {
         catalogs: &impl Fn(&str, u32) -> Option<Arc<Catalog>>,
     ) -> Answer {
         let Some(catalog) = catalogs(&row.product, row.catalog_version) else {
-            return Answer::Refused(Refusal::unavailable(
-                "the catalog of the first answer is not loaded yet",
-            ));
+            return unavailable("the catalog of the first answer is not loaded yet");
         };
         replay(command, row, &catalog, self.epoch).unwrap_or_else(|error| {
-            Answer::Refused(Refusal::unavailable(format!(
+            unavailable(format!(
                 "the first answer cannot be read by this version: {error}"
-            )))
+            ))
         })
     }
 
@@ -282,7 +282,7 @@ impl Batch {
             return Answer::Swept { recorded: noticed };
         }
         let Some((row, event)) = last else {
-            return Answer::Refused(Refusal::unavailable("the partition's end is not known yet"));
+            return unavailable("the partition's end is not known yet");
         };
         let recorded = Recorded {
             row: &row,
@@ -393,4 +393,8 @@ impl Batch {
         }
         settled
     }
+}
+
+fn unavailable(why: impl Into<String>) -> Answer {
+    Answer::Refused(Refusal::unavailable(why))
 }

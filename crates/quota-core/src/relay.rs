@@ -1,7 +1,7 @@
 //! The rule of the relay: every row of the ledger goes to the topic, in order, at least once.
 //!
 //! A [`Relay`] starts from the topic's own last records, never from a cursor of its own, so that a topic that was
-//! emptied or made anew is found and filled again. It is told of tails and heads, of rows that this node committed
+//! emptied or made anew is found and filled again; but a broker that forgets is not asked ([`Relay::forgetful`]). It is told of tails and heads, of rows that this node committed
 //! or that a read brought, and of what came of publishing; it says what to read and what to publish. One run of each
 //! partition is on its way at a time, so that runs land in order however its shell sends them.
 //!
@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub struct Relay<T> {
     rules: Rules,
     epoch: u32,
+    /// The broker forgets: what it holds says nothing.
+    forgetful: bool,
     partitions: BTreeMap<u32, Partition<T>>,
     outputs: VecDeque<Output<T>>,
     tickets: u64,
@@ -46,20 +48,46 @@ impl<T> Relay<T> {
         now: i64,
     ) -> Self {
         let fresh = |partition| (partition, Partition::new());
-        let mut relay = Self {
+        let partitions = partitions.into_iter().map(fresh).collect();
+        let mut relay = Self::over(rules, epoch, partitions, now);
+        relay.tick(now);
+        relay
+    }
+
+    /// A relay to a broker that forgets: each partition begins after this offset, and its tail is never asked for. After
+    /// a failure it goes on from what was acknowledged.
+    #[must_use]
+    pub fn forgetful(
+        rules: Rules,
+        epoch: u32,
+        partitions: impl IntoIterator<Item = (u32, i64)>,
+    ) -> Self {
+        let after = |(partition, offset)| (partition, Partition::after(offset));
+        let partitions = partitions.into_iter().map(after).collect();
+        let mut relay = Self::over(rules, epoch, partitions, i64::MAX);
+        relay.forgetful = true;
+        relay
+    }
+
+    const fn over(
+        rules: Rules,
+        epoch: u32,
+        partitions: BTreeMap<u32, Partition<T>>,
+        tails_at: i64,
+    ) -> Self {
+        Self {
             rules,
             epoch,
-            partitions: partitions.into_iter().map(fresh).collect(),
+            forgetful: false,
+            partitions,
             outputs: VecDeque::new(),
             tickets: 0,
             held: 0,
             starved: false,
             turn: 0,
             asking: None,
-            tails_at: now,
-        };
-        relay.tick(now);
-        relay
+            tails_at,
+        }
     }
 
     /// The ends of the partitions, as [`Output::Tails`] asked; those left out stay as they are.
@@ -67,17 +95,12 @@ impl<T> Relay<T> {
         if self.asking.take_if(|asked| *asked == ticket).is_none() {
             return;
         }
-        let wait = if self.rules.forgetful {
-            i64::MAX
-        } else {
-            self.rules.check
-        };
-        self.tails_at = now.saturating_add(wait);
+        self.tails_at = now.saturating_add(self.rules.check);
         for (number, ends) in ends {
             let Some(partition) = self.partitions.get_mut(number) else {
                 continue;
             };
-            let news = partition.compare(*ends, self.epoch, self.rules.forgetful);
+            let news = partition.compare(*ends, self.epoch);
             let let_go = partition.turn_about();
             self.held = self.held.saturating_sub(let_go);
             if let Some(why) = news {
@@ -173,23 +196,30 @@ impl<T> Relay<T> {
     /// its publisher with it. Tails tell where to go on.
     pub fn cut(&mut self, now: i64) {
         self.outputs.clear();
+        let again = now.saturating_add(self.rules.backoff);
         for partition in self.partitions.values_mut() {
+            let acknowledged = partition.acknowledged();
             partition.waiting.clear();
             partition.sending = None;
             partition.reading = None;
-            if !matches!(partition.course, Course::Stopped(_)) {
+            if self.forgetful {
+                partition.cursor = acknowledged + 1;
+                partition.not_before = again;
+            } else if !matches!(partition.course, Course::Stopped(_)) {
                 partition.course = Course::Unknown;
             }
         }
         self.held = 0;
         self.starved = false;
         self.asking = None;
-        self.tails_at = now.saturating_add(self.rules.backoff);
+        if !self.forgetful {
+            self.tails_at = again;
+        }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: i64) {
-        if self.asking.is_none() && now >= self.tails_at {
+        if self.asking.is_none() && !self.forgetful && now >= self.tails_at {
             let ticket = self.ticket();
             self.asking = Some(ticket);
             for partition in self.partitions.values_mut() {
@@ -203,7 +233,7 @@ impl<T> Relay<T> {
     /// When [`Relay::tick`] has something to do, if nothing comes before.
     #[must_use]
     pub fn deadline(&self) -> Option<i64> {
-        let tails = self.asking.is_none().then_some(self.tails_at);
+        let tails = (self.asking.is_none() && !self.forgetful).then_some(self.tails_at);
         let room = self.held < self.rules.hold;
         let waits = |partition: &Partition<T>| {
             (room && partition.lacks() > 0).then_some(partition.not_before)

@@ -130,6 +130,11 @@ impl<'a> Standing<'a> {
     /// When free usage last started anew, judged at this instant.
     #[must_use]
     pub fn free_since(&self) -> Timestamp {
+        self.free_since_ends_of(|_| true)
+    }
+
+    /// The same, as far as the ends of these grants say it, and those that are forgotten.
+    pub(crate) fn free_since_ends_of(&self, counts: impl Fn(&Grant) -> bool) -> Timestamp {
         if self.catalog.model().restart == Restart::Never {
             return BEGINNING;
         }
@@ -146,7 +151,7 @@ impl<'a> Standing<'a> {
             .iter()
             .filter(|grant| self.rank(grant).is_some())
             .collect();
-        for grant in &paid {
+        for grant in paid.iter().filter(|grant| counts(grant)) {
             let end = self.lives_until(grant);
             let natural = grant.cancelled.is_none_or(|cancelled| !cancelled.at_once)
                 && !grant.periods.is_empty();

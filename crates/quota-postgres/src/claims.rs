@@ -8,9 +8,13 @@ use crate::rows::{Line, partitions};
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// "rela" in ASCII: the class of these locks, another than that of appends.
 const CLASS: i32 = 1_919_249_505;
+
+/// How long claims outlive the last [`Claims::take`]: a holder that stands still gives way.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// A connection that holds claims for as long as it lives.
 #[derive(Debug)]
@@ -25,7 +29,12 @@ impl Claims {
     /// # Errors
     /// [`Error::Unavailable`] when the database cannot be reached.
     pub async fn open(ledger: &Ledger) -> Result<Self, Error> {
-        let connection = connect_as_service(ledger.options()).await?;
+        let mut connection = connect_as_service(ledger.options()).await?;
+        let idle = format!("SET idle_session_timeout = '{}s'", IDLE.as_secs());
+        let statement = sqlx::raw_sql(sqlx::AssertSqlSafe(idle)).execute(&mut connection);
+        within(connect::CONNECT_TIMEOUT, statement)
+            .await
+            .map_err(Error::read)?;
         Ok(Self {
             connection: Some(connection),
             held: BTreeSet::new(),

@@ -1,7 +1,7 @@
 //! Whether this node may write: only once it has compared the topic's ends with the ledger's.
 //!
 //! A ledger that was restored to an earlier time would otherwise give positions out again that the topic already carries.
-//! A node that has compared once writes through an outage of Kafka.
+//! A node that has compared once writes through an outage of Kafka; when a head went back, it compares again.
 
 use crate::node::Node;
 use crate::topics::Topics;
@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use quota_core::position::Position;
 use quota_core::record::{Received, from_record};
 use quota_core::row::Head;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The time between two tries.
@@ -20,32 +21,54 @@ const LONG_PAUSE: Duration = Duration::from_secs(5);
 
 /// The gate before the queue: open, or closed for a reason.
 #[derive(Debug)]
-pub struct Gate(RwLock<Option<Arc<str>>>);
+pub struct Gate {
+    why: watch::Sender<Option<Arc<str>>>,
+    doubted: Notify,
+}
 
 impl Gate {
     /// A gate that is open.
     #[must_use]
-    pub const fn open() -> Self {
-        Self(RwLock::new(None))
+    pub fn open() -> Self {
+        Self {
+            why: watch::Sender::new(None),
+            doubted: Notify::new(),
+        }
     }
 
     /// A gate that is closed for a reason.
     #[must_use]
     pub fn closed(why: &str) -> Self {
-        Self(RwLock::new(Some(why.into())))
+        let gate = Self::open();
+        gate.set(Some(why));
+        gate
     }
 
     /// Why it is closed, if it is.
     #[must_use]
     pub fn why(&self) -> Option<Arc<str>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.why.borrow().clone()
+    }
+
+    /// Waits until it is open.
+    pub async fn opened(&self) {
+        self.why.subscribe().wait_for(Option::is_none).await.ok();
+    }
+
+    /// Closes it, if it is open, until ledger and topic have been compared again.
+    pub fn doubt(&self, why: &str) {
+        if self.why().is_none() {
+            tracing::error!(
+                why,
+                "nothing is written until ledger and topic have been compared again"
+            );
+            self.set(Some(why));
+            self.doubted.notify_one();
+        }
     }
 
     fn set(&self, why: Option<&str>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = why.map(Arc::from);
+        self.why.send_replace(why.map(Arc::from));
     }
 }
 
@@ -57,7 +80,8 @@ enum Compared {
     Differs(String),
 }
 
-/// Makes the topics, compares their ends with the ledger's, and opens the gate when they fit. Tries until then.
+/// Makes the topics, compares their ends with the ledger's, and opens the gate when they fit; tries until then, and again
+/// when that is doubted.
 pub async fn admit(node: &Node, topics: &Topics, gate: &Gate, stop: &CancellationToken) {
     let mut told = false;
     loop {
@@ -65,13 +89,17 @@ pub async fn admit(node: &Node, topics: &Topics, gate: &Gate, stop: &Cancellatio
             Ok(Compared::Fits) => {
                 gate.set(None);
                 metrics::gauge!("quota_topic_ahead").set(0.0);
-                return;
+                told = false;
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = gate.doubted.notified() => continue,
+                }
             }
             Ok(Compared::Differs(what)) => {
                 metrics::gauge!("quota_topic_ahead").set(1.0);
                 tracing::error!(
                     what,
-                    "the topic is ahead of this ledger; nothing is written until that is settled"
+                    "the ledger lacks what was in it; nothing is written until that is settled"
                 );
                 gate.set(Some(&what));
                 LONG_PAUSE
@@ -98,14 +126,25 @@ async fn compare(node: &Node, topics: &Topics) -> anyhow::Result<Compared> {
     if let Err(error) = topics.ensure_inboxes(&node.shelf.products()).await {
         tracing::warn!(error = format!("{error:#}"), "an inbox cannot be made");
     }
-    if topics.is_embedded() {
+    // The ledger last: what is appended and relayed meanwhile is in it then.
+    let ends = (0..node.partitions()).filter_map(|partition| node.cache.end(partition));
+    let known: Vec<Head> = ends.map(|end| end.head).collect();
+    let tails = if topics.is_embedded() {
         // That broker forgets: it cannot be ahead.
-        return Ok(Compared::Fits);
-    }
-    // The topic first: what is relayed between the two readings is in the ledger at the second.
-    let partitions = i32::try_from(node.partitions())?;
-    let tails = quota_kafka::topic::tails(topics.settings(), &topics.ledger(), partitions).await?;
+        Vec::new()
+    } else {
+        let partitions = i32::try_from(node.partitions())?;
+        quota_kafka::topic::tails(topics.settings(), &topics.ledger(), partitions).await?
+    };
     let heads = node.ledger.heads().await?;
+    for (partition, (known, head)) in (0_u32..).zip(known.iter().zip(&heads)) {
+        if !is_kept(node, partition, known, head).await? {
+            return Ok(Compared::Differs(format!(
+                "this node knows {partition}:{} and the ledger does not have it: the ledger was restored; recover it, or start this node again",
+                known.offset
+            )));
+        }
+    }
     for (partition, (tail, head)) in (0_u32..).zip(tails.iter().zip(&heads)) {
         let Some(tail) = tail else { continue };
         let record = from_record(tail.headers(), tail.payload()).with_context(|| {
@@ -116,6 +155,18 @@ async fn compare(node: &Node, topics: &Topics) -> anyhow::Result<Compared> {
         }
     }
     Ok(Compared::Fits)
+}
+
+/// Whether the ledger still has the last row that this node knows of a partition.
+async fn is_kept(node: &Node, partition: u32, known: &Head, head: &Head) -> anyhow::Result<bool> {
+    if known.offset < 0 || (known.offset, known.hash) == (head.offset, head.hash) {
+        return Ok(true);
+    }
+    if head.offset <= known.offset {
+        return Ok(false);
+    }
+    let rows = node.ledger.range(partition, known.offset, 1).await?;
+    Ok(rows.first().is_some_and(|row| row.hash == known.hash))
 }
 
 /// What the topic's last record of a partition says against the ledger.

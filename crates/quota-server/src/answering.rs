@@ -15,6 +15,7 @@ use quota_core::state::{RowKey, State};
 use quota_core::time::Timestamp;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Rows that are read at once when catching up with a partition.
 const CATCH_UP_ROWS: usize = 1_000;
@@ -146,21 +147,7 @@ impl Node {
         if let Some(position) = at_least {
             self.reach(address, position).await?;
         }
-        let view = self
-            .cache
-            .view(address.partition, &address.key, &address.product)
-            .ok_or_else(unreadable)?;
-        let cached = view.state.clone().filter(|state| {
-            if complete {
-                state.is_complete()
-            } else {
-                state.missing(&things).is_empty()
-            }
-        });
-        let (state, head) = match cached {
-            Some(state) => (state, view.head),
-            None => self.load(address, things).await?,
-        };
+        let (state, head, view) = self.look(address, things, complete).await?;
         let newest = || self.shelf.newest(&address.product);
         let in_force = view
             .version
@@ -183,6 +170,51 @@ impl Node {
         })
     }
 
+    /// A subject's state with the wanted things, the offset that it is true at, and what it is judged by.
+    async fn look(
+        &self,
+        address: &Address,
+        things: Vec<RowKey>,
+        complete: bool,
+    ) -> Result<(Arc<State>, i64, CheckView), Refusal> {
+        let usable = |view: &CheckView| {
+            view.state.clone().filter(|state| {
+                if complete {
+                    state.is_complete()
+                } else {
+                    state.missing(&things).is_empty()
+                }
+            })
+        };
+        let before = self.view(address)?;
+        if let Some(state) = usable(&before) {
+            return Ok((state, before.head, before));
+        }
+        let (state, through) = self.load(address, things.clone()).await?;
+        // It may lie beyond what this node has read, a catalog's switch for one: it is judged by what holds there.
+        if before.head < through {
+            self.catch_up(address.partition).await.map_err(|error| {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a partition could not be read"
+                );
+                unreadable()
+            })?;
+        }
+        let mut view = self.view(address)?;
+        if let Some(state) = usable(&view) {
+            return Ok((state, view.head, view));
+        }
+        view.at_head = before.at_head;
+        Ok((state, through, view))
+    }
+
+    fn view(&self, address: &Address) -> Result<CheckView, Refusal> {
+        self.cache
+            .view(address.partition, &address.key, &address.product)
+            .ok_or_else(unreadable)
+    }
+
     async fn load(
         &self,
         address: &Address,
@@ -193,12 +225,16 @@ impl Node {
             key: address.key,
             things,
         };
-        let (state, through) = load_one(&self.ledger, &self.shelf, wanted, true)
-            .await
-            .map_err(|error| {
-                tracing::warn!(%error, "a subject could not be loaded");
-                unreadable()
-            })?;
+        let asked = Instant::now();
+        let mut loaded = load_one(&self.ledger, &self.shelf, wanted.clone(), true).await;
+        if loaded.is_err() && self.shelf.load_since(&self.ledger, asked).await.is_ok() {
+            // Its newest events may go by a catalog that was published a moment ago.
+            loaded = load_one(&self.ledger, &self.shelf, wanted, true).await;
+        }
+        let (state, through) = loaded.map_err(|error| {
+            tracing::warn!(%error, "a subject could not be loaded");
+            unreadable()
+        })?;
         self.cache
             .keep(address.partition, address.key, Arc::clone(&state), through);
         Ok((state, through))

@@ -7,6 +7,7 @@ use crate::shelf::Shelf;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use quota_core::digest::SubjectKey;
+use quota_core::event::Event;
 use quota_core::fold;
 use quota_core::lane::PartitionEnd;
 use quota_core::row::{Head, Row};
@@ -183,7 +184,7 @@ impl Partition {
                     .insert(Arc::clone(&row.product), row.catalog_version);
             }
         } else if let Some(state) = self.states.peek(&row.subject_key).cloned() {
-            match advanced(&state, row, shelf)? {
+            match advanced(&state, row, shelf) {
                 Some(next) => self.states.insert(row.subject_key, Arc::new(next)),
                 None => {
                     self.states.remove(&row.subject_key);
@@ -200,22 +201,23 @@ impl Partition {
 }
 
 /// A state after one more row; itself where it has seen it; none where it must be loaded anew.
-fn advanced(state: &State, row: &Row, shelf: &Shelf) -> anyhow::Result<Option<State>> {
+fn advanced(state: &State, row: &Row, shelf: &Shelf) -> Option<State> {
     if row.subject_seq <= state.subject.seq {
-        return Ok(Some(state.clone()));
+        return Some(state.clone());
     }
-    let event = quota_core::event::Event::decode(&row.event_type, row.type_version, &row.payload)?;
+    // What this build cannot read fails where that subject is loaded, and there alone.
+    let event = Event::decode(&row.event_type, row.type_version, &row.payload).ok()?;
     let mut needed = fold::needs(&event);
     needed.extend(fold::needs_of_state(state, &event));
     let (Some(catalog), true) = (
         shelf.get(&row.product, row.catalog_version),
         row.subject_seq == state.subject.seq + 1 && state.missing(&needed).is_empty(),
     ) else {
-        return Ok(None);
+        return None;
     };
     let mut next = state.clone();
     fold::fold_event(&mut next, &catalog, row, &event);
-    Ok(Some(next))
+    Some(next)
 }
 
 /// What a check is judged by.

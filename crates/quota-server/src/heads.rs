@@ -39,19 +39,31 @@ pub fn channel() -> (watch::Sender<Arc<Reading>>, Heads) {
 /// Reads the heads until it is told to stop. While the ledger is away nothing is told.
 pub async fn run(node: Node, heads: watch::Sender<Arc<Reading>>, stop: CancellationToken) {
     let mut away = false;
+    let mut before = Vec::new();
     loop {
         let asked_at = node.clock.elapsed();
+        let known = (0..node.partitions()).map(|partition| node.cache.head_offset(partition));
+        let known: Vec<i64> = known.collect();
         let mut pace = PACE;
         match node.ledger.heads().await {
             Ok(found) => {
                 let offsets: Vec<i64> = found.iter().map(|head| head.offset).collect();
                 let reading = Reading { offsets, asked_at };
-                if reading
+                let back = reading
                     .iter()
-                    .any(|(partition, offset)| node.cache.head_offset(partition) < offset)
-                {
+                    .zip(&known)
+                    .find(|((_, now), known)| now < *known);
+                if let Some(((partition, now), known)) = back {
+                    node.gate.doubt(&format!(
+                        "partition {partition} of the ledger went back from {known} to {now}"
+                    ));
+                }
+                // It moved, and this node does not know by what.
+                let behind = |(partition, offset)| node.cache.head_offset(partition) < offset;
+                if reading.offsets != before && reading.iter().any(behind) {
                     pace = QUICK_PACE;
                 }
+                before.clone_from(&reading.offsets);
                 heads.send_replace(Arc::new(reading));
                 // An idle node's own clock may stand still, as in a machine that slept.
                 if let Ok(reading) = node.ledger.clock().await {

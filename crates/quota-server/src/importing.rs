@@ -178,6 +178,10 @@ impl Chunk {
         };
         match answer {
             Answer::Recorded { duplicate, .. } => fate.new |= !duplicate,
+            Answer::Refused(refusal) if refusal.code != "idempotency_conflict" => {
+                let field = refusal.field.map(|field| field.trim_start_matches("data."));
+                fate.refuse(field.map(str::to_owned), refusal.code, refusal.message);
+            }
             Answer::Refused(refusal) => {
                 if let Some((field, message)) = contradiction(node, command).await? {
                     fate.refuse(Some(field.to_owned()), refusal.code, message);

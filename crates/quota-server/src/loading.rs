@@ -22,12 +22,15 @@ pub struct LoadedState {
     pub state: State,
 }
 
-/// What folding the loaded tails came to.
-pub enum Folded {
-    /// The states, in the order asked.
-    States(Vec<LoadedState>),
+/// What folding the loaded tails came to: every subject is in one of these.
+#[derive(Default)]
+pub struct Folded {
+    /// The states.
+    pub states: Vec<LoadedState>,
     /// Things that the tails are about are wanted too: load again with these.
-    More(Vec<WantedSubject>),
+    pub more: Vec<WantedSubject>,
+    /// Subjects with stored bytes or an event that this build cannot read, or an event whose catalog is not on the shelf.
+    pub failed: Vec<(SubjectKey, anyhow::Error)>,
 }
 
 /// What to ask the ledger for: these subjects with the wanted things, or all of them.
@@ -53,16 +56,8 @@ pub fn request(wanted: &[WantedSubject], all: bool) -> LoadRequest {
 }
 
 /// Folds what was loaded for `wanted`.
-///
-/// # Errors
-/// Stored bytes or events that this build cannot read, or an event whose catalog is not on the shelf.
-pub fn fold_loaded(
-    wanted: &[WantedSubject],
-    loaded: &mut Loaded,
-    shelf: &Shelf,
-) -> anyhow::Result<Folded> {
-    let mut states = Vec::with_capacity(wanted.len());
-    let mut more = Vec::new();
+pub fn fold_loaded(wanted: &[WantedSubject], loaded: &mut Loaded, shelf: &Shelf) -> Folded {
+    let mut folded = Folded::default();
     let subjects = std::mem::take(&mut loaded.subjects);
     for (wanted, found) in wanted.iter().zip(subjects) {
         let partition = loaded
@@ -70,26 +65,23 @@ pub fn fold_loaded(
             .iter()
             .find(|found| found.partition == wanted.partition);
         let through = partition.map_or(-1, |found| found.head.offset);
-        match fold_subject(wanted, found, shelf)? {
-            Ok(state) => {
-                states.push(LoadedState {
+        match fold_subject(wanted, found, shelf) {
+            Ok(Ok(state)) => {
+                folded.states.push(LoadedState {
                     partition: wanted.partition,
                     key: wanted.key,
                     through,
                     state,
                 });
             }
-            Err(missing) => more.push(WantedSubject {
+            Ok(Err(missing)) => folded.more.push(WantedSubject {
                 things: missing,
                 ..wanted.clone()
             }),
+            Err(error) => folded.failed.push((wanted.key, error)),
         }
     }
-    Ok(if more.is_empty() {
-        Folded::States(states)
-    } else {
-        Folded::More(more)
-    })
+    folded
 }
 
 fn fold_subject(
@@ -161,14 +153,16 @@ pub async fn load_one(
     loop {
         let asked = [wanted.clone()];
         let mut loaded = ledger.load(&request(&asked, all)).await?;
-        match fold_loaded(&asked, &mut loaded, shelf)? {
-            Folded::States(mut states) => {
-                let Some(loaded) = states.pop() else {
-                    anyhow::bail!("the subject was not loaded")
-                };
-                return Ok((Arc::new(loaded.state), loaded.through));
-            }
-            Folded::More(mut more) => wanted = more.pop().unwrap_or(wanted),
+        let mut folded = fold_loaded(&asked, &mut loaded, shelf);
+        if let Some((_, error)) = folded.failed.pop() {
+            return Err(error);
         }
+        if let Some(loaded) = folded.states.pop() {
+            return Ok((Arc::new(loaded.state), loaded.through));
+        }
+        let Some(more) = folded.more.pop() else {
+            anyhow::bail!("the subject was not loaded")
+        };
+        wanted = more;
     }
 }

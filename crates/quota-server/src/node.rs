@@ -32,6 +32,10 @@ pub struct Node {
     pub committed: Arc<Notify>,
     /// The door to the lane.
     pub writer: Writer,
+    /// The gate before it.
+    pub gate: Arc<Gate>,
+    /// The heads that the ledger had when it was opened, by partition.
+    opened_at: Arc<[i64]>,
 }
 
 impl Node {
@@ -50,8 +54,9 @@ impl Node {
         // After the ends: whatever is in force there is on the shelf.
         let shelf = Arc::new(Shelf::default());
         shelf.load(&ledger).await?;
+        let opened_at = ends.iter().map(|end| end.head.offset).collect();
         let cache = Arc::new(SubjectCache::new(ends, CACHED_SUBJECTS, clock.elapsed()));
-        let (writer, queue) = crate::writer::queue(gate);
+        let (writer, queue) = crate::writer::queue(Arc::clone(&gate));
         let committed = Arc::new(Notify::new());
         Ok((
             Self {
@@ -61,6 +66,8 @@ impl Node {
                 clock,
                 committed,
                 writer,
+                gate,
+                opened_at,
             },
             queue,
         ))
@@ -70,6 +77,14 @@ impl Node {
     #[must_use]
     pub fn partitions(&self) -> u32 {
         self.ledger.info().partitions
+    }
+
+    /// The head that a partition had before this node did anything; -1 where it was empty.
+    #[must_use]
+    pub fn opened_at(&self, partition: u32) -> i64 {
+        let index = usize::try_from(partition).ok();
+        let head = index.and_then(|index| self.opened_at.get(index));
+        head.copied().unwrap_or(-1)
     }
 
     /// The ledger's epoch.

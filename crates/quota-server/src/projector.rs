@@ -18,6 +18,7 @@ use quota_core::follow::{Follower, Output, Rules};
 use quota_core::record::{from_record, peek};
 use quota_core::row::Row;
 use quota_kafka::Record;
+use quota_postgres::Advance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,9 @@ const RANGE: i64 = 500;
 const PAUSE: i64 = 500_000;
 /// How long a partition rests after somebody else was found to be at it, in microseconds.
 const REST: i64 = 500_000;
+
+/// How often in a row a partition may be found in a state that only another projector at it explains.
+const STRANGE_MAX: u32 = 10;
 
 /// Projects until it is told to stop; an outage of Kafka or of the ledger makes it wait, not end.
 pub async fn run(node: Node, topics: Topics, mut heads: Heads, stop: CancellationToken) {
@@ -46,6 +50,7 @@ pub async fn run(node: Node, topics: Topics, mut heads: Heads, stop: Cancellatio
         owned: BTreeSet::new(),
         beginning: BTreeMap::new(),
         stopped: BTreeMap::new(),
+        strange: BTreeMap::new(),
         rows: Vec::new(),
         away: false,
         node,
@@ -96,6 +101,8 @@ struct Shell {
     beginning: BTreeMap<u32, i64>,
     /// Those of them that a row stopped which this build cannot fold, and its offset.
     stopped: BTreeMap<u32, i64>,
+    /// How often a partition's views were not what its checkpoint says, since it last moved.
+    strange: BTreeMap<u32, u32>,
     /// Rows to fold next.
     rows: Vec<Row>,
     away: bool,
@@ -196,21 +203,34 @@ impl Shell {
 
     async fn fold_and_save(&mut self, rows: Vec<Row>) -> anyhow::Result<()> {
         let mut folded = self.folder.fold(rows).await?;
-        let mut lost = std::mem::take(&mut folded.lost);
-        let stopped = std::mem::take(&mut folded.stopped);
+        let mut lost = BTreeSet::new();
+        let mut stopped = std::mem::take(&mut folded.stopped);
+        for strange in std::mem::take(&mut folded.strange) {
+            let often = self.strange.entry(strange.partition).or_insert(0);
+            *often += 1;
+            if *often < STRANGE_MAX {
+                lost.insert(strange.partition);
+            } else {
+                stopped.push(strange);
+            }
+        }
         if !folded.steps.is_empty() {
-            let saved = self
-                .node
-                .ledger
+            let ledger = &self.node.ledger;
+            let saved = ledger
                 .save_views(&folded.steps, &folded.views, &folded.things)
                 .await?;
-            lost.extend(saved.lost);
-            let steps = folded
+            for partition in &saved.moved {
+                self.strange.remove(partition);
+            }
+            let moved = |step: &&Advance| saved.moved.contains(&step.partition);
+            let rows: i64 = folded
                 .steps
                 .iter()
-                .filter(|step| !lost.contains(&step.partition));
-            let rows: i64 = steps.map(|step| step.to - step.from).sum();
+                .filter(moved)
+                .map(|step| step.to - step.from)
+                .sum();
             metrics::counter!("quota_projector_rows_total").increment(rows.unsigned_abs());
+            lost.extend(saved.lost);
         }
         self.back();
         self.folder.saved(folded, &lost);
@@ -222,16 +242,22 @@ impl Shell {
         {
             self.stop(partition, offset, &why);
         }
-        let again = self.node.clock.elapsed() + REST;
         for partition in lost {
-            metrics::counter!("quota_projector_lost_total").increment(1);
-            tracing::debug!(partition, "another projector is at this partition");
-            self.follower.forget(partition);
-            if self.owned.contains(&partition) && !self.stopped.contains_key(&partition) {
-                self.beginning.insert(partition, again);
-            }
+            self.lose(partition);
         }
         Ok(())
+    }
+
+    /// Leaves a partition that somebody else is at, for a while.
+    fn lose(&mut self, partition: u32) {
+        metrics::counter!("quota_projector_lost_total").increment(1);
+        tracing::debug!(partition, "another projector is at this partition");
+        self.folder.forget(partition);
+        self.follower.forget(partition);
+        if self.owned.contains(&partition) && !self.stopped.contains_key(&partition) {
+            let again = self.node.clock.elapsed() + REST;
+            self.beginning.insert(partition, again);
+        }
     }
 
     /// Raises the alarm for a partition that cannot be folded on.
@@ -242,6 +268,7 @@ impl Shell {
             why = format!("{why:#}"),
             "a row cannot be folded by this version: this partition's views stay as they are, the others go on"
         );
+        self.folder.forget(partition);
         self.follower.forget(partition);
         self.stopped.insert(partition, offset);
         self.gauge_stopped();

@@ -1,83 +1,145 @@
 //! The relay: every row of the ledger goes to the topic, in order. The rule is [`quota_core::relay`]; this carries it out.
 
+mod claims;
 mod ends;
 mod send;
 
-use crate::heads::Heads;
+use crate::heads::{Heads, Reading};
 use crate::node::Node;
 use crate::ranges::{Answers, Ask, Ranges};
 use crate::topics::Topics;
-use quota_core::relay::{Ends, Output, Relay, Rules, Stop};
+use ends::Found;
+use quota_core::relay::{Output, Relay, Rules, Stop};
 use quota_core::row::Row;
 use send::{Line, Sent};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Queries that run at once.
 const QUERIES: usize = 2;
 
-/// Relays until it is told to stop; an outage of the ledger or of Kafka makes it wait, not end.
+/// Relays until it is told to stop; an outage of the ledger or of Kafka makes it wait, not end. Of several nodes one
+/// relays, and another takes over when it is gone.
 pub async fn run(node: Node, topics: Topics, mut heads: Heads, stop: CancellationToken) {
-    let rules = Rules {
-        forgetful: topics.is_embedded(),
-        ..Rules::default()
-    };
-    let now = node.clock.elapsed();
-    let mut shell = Shell {
-        relay: Relay::new(rules, node.epoch(), 0..node.partitions(), now),
-        ranges: Ranges::new(node.ledger.clone(), QUERIES),
-        line: Line::new(topics.clone(), node.ledger.info()),
-        tails: None,
-        node,
-        topics,
-        away: false,
-    };
-    loop {
-        shell.carry_out();
-        let deadline = shell.relay.deadline();
+    let (sender, mut claimed) = watch::channel(BTreeSet::new());
+    let mut keeping = None;
+    if topics.is_embedded() {
+        // That broker is this process's alone.
+        sender.send_replace((0..node.partitions()).collect());
+    } else {
+        keeping = Some(tokio::spawn(claims::keep(
+            node.clone(),
+            sender,
+            stop.clone(),
+        )));
+    }
+    while !stop.is_cancelled() {
+        let mine = claimed.borrow_and_update().clone();
+        tracing::info!(partitions = mine.len(), "relaying");
+        let shell = Shell::new(&node, &topics, mine);
         tokio::select! {
-            () = stop.cancelled() => return,
-            answers = shell.ranges.next() => shell.rows(answers),
-            sent = shell.line.next() => shell.sent(sent),
-            tails = tails(&mut shell.tails) => shell.tails_read(tails),
-            () = shell.node.committed.notified() => shell.committed(),
-            seen = heads.changed() => {
-                if seen.is_err() {
-                    return;
-                }
-                let reading = heads.borrow_and_update().clone();
-                shell.heads(reading.iter());
-            }
-            () = sleep_until(&shell.node, deadline) => shell.relay.tick(shell.node.clock.elapsed()),
+            () = stop.cancelled() => break,
+            () = shell.run(&mut heads) => break,
+            () = changed(&mut claimed) => {}
         }
+    }
+    drop(claimed);
+    if let Some(keeping) = keeping {
+        keeping.await.ok();
+    }
+}
+
+/// Waits until other partitions are claimed; for ever where nobody claims.
+async fn changed(claimed: &mut watch::Receiver<BTreeSet<u32>>) {
+    if claimed.changed().await.is_err() {
+        pending::<()>().await;
     }
 }
 
 /// The reading of tails that is under way: its ticket and its task.
-type Tails = Option<(u64, JoinHandle<anyhow::Result<BTreeMap<u32, Ends>>>)>;
+type Tails = Option<(u64, JoinHandle<anyhow::Result<Option<Found>>>)>;
 /// What came of it.
-type TailsRead = (u64, anyhow::Result<BTreeMap<u32, Ends>>);
+type TailsRead = (u64, anyhow::Result<Option<Found>>);
 
 struct Shell {
     node: Node,
+    /// The partitions that are relayed here.
+    mine: BTreeSet<u32>,
     topics: Topics,
     relay: Relay<Row>,
     ranges: Ranges,
     line: Line,
     tails: Tails,
+    /// Partitions whose topic does not end with a row of this ledger.
+    strange: BTreeMap<u32, String>,
+    /// Partitions with a row that can never be published.
+    refused: BTreeSet<u32>,
     away: bool,
+    /// The topic is not there: it is made before its tails are read.
+    anew: bool,
 }
 
 impl Shell {
+    fn new(node: &Node, topics: &Topics, mine: BTreeSet<u32>) -> Self {
+        let (rules, epoch) = (Rules::default(), node.epoch());
+        let relay = if topics.is_embedded() {
+            let begun = mine
+                .iter()
+                .map(|partition| (*partition, node.opened_at(*partition)));
+            Relay::forgetful(rules, epoch, begun)
+        } else {
+            Relay::new(rules, epoch, mine.iter().copied(), node.clock.elapsed())
+        };
+        Self {
+            relay,
+            ranges: Ranges::new(node.ledger.clone(), QUERIES),
+            line: Line::new(topics.clone(), node.ledger.info()),
+            tails: None,
+            node: node.clone(),
+            topics: topics.clone(),
+            mine,
+            strange: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            away: false,
+            anew: false,
+        }
+    }
+
+    /// Relays; ends when nobody reads the heads any more.
+    async fn run(mut self, heads: &mut Heads) {
+        if self.mine.is_empty() {
+            return pending().await;
+        }
+        loop {
+            self.carry_out();
+            let deadline = self.relay.deadline();
+            tokio::select! {
+                answers = self.ranges.next() => self.rows(answers),
+                sent = self.line.next() => self.sent(sent),
+                tails = tails(&mut self.tails) => self.tails_read(tails),
+                () = self.node.committed.notified() => self.committed(),
+                seen = heads.changed() => {
+                    if seen.is_err() {
+                        return;
+                    }
+                    let reading = heads.borrow_and_update().clone();
+                    self.heads(&reading);
+                }
+                () = sleep_until(&self.node, deadline) => self.relay.tick(self.node.clock.elapsed()),
+            }
+        }
+    }
+
     /// Does what the rule asks for.
     fn carry_out(&mut self) {
         while let Some(output) = self.relay.output() {
             match output {
                 Output::Tails { ticket } => {
-                    let task = ends::read(self.node.clone(), self.topics.clone());
+                    let task = ends::read(self.node.clone(), self.topics.clone(), self.anew);
                     self.tails = Some((ticket, tokio::spawn(task)));
                 }
                 Output::Read {
@@ -130,31 +192,49 @@ impl Shell {
             }
             // The rule waits for this run for ever, and other partitions go on.
             Sent::Refused { partition, why } => {
-                metrics::counter!("quota_relay_refused_total").increment(1);
+                self.refused.insert(partition);
                 tracing::error!(
                     partition,
                     why,
                     "a row cannot be published: this partition is not relayed any more"
                 );
             }
-            Sent::Cut { why } => {
-                metrics::counter!("quota_relay_cuts_total").increment(1);
-                tracing::warn!(why, "publishing failed; going on from what the topic holds");
-                self.line.reopen();
-                self.relay.cut(now);
-            }
+            Sent::Cut { why } => self.cut(&why),
         }
+    }
+
+    /// Gives up what is on its way.
+    fn cut(&mut self, why: &str) {
+        metrics::counter!("quota_relay_cuts_total").increment(1);
+        tracing::warn!(why, "publishing is cut; going on from what the topic holds");
+        self.line.reopen();
+        self.relay.cut(self.node.clock.elapsed());
     }
 
     fn tails_read(&mut self, (ticket, outcome): TailsRead) {
         self.tails = None;
         let now = self.node.clock.elapsed();
         match outcome {
-            Ok(ends) => {
+            Ok(None) => {
+                self.anew = true;
+                self.cut("the ledger's topic is not there; making it anew");
+            }
+            Ok(Some(Found { ends, strange })) => {
+                self.anew = false;
                 if std::mem::take(&mut self.away) {
                     tracing::info!("the topic's tails can be read again");
                 }
                 self.relay.tails(ticket, &ends, now);
+                for (partition, why) in &strange {
+                    if !self.strange.contains_key(partition) {
+                        tracing::error!(
+                            partition,
+                            why,
+                            "the topic's last record is no row of this ledger: this partition is not relayed"
+                        );
+                    }
+                }
+                self.strange = strange;
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.away, true) {
@@ -170,20 +250,21 @@ impl Shell {
 
     /// This node's lane has committed something.
     fn committed(&mut self) {
-        let heads = (0..self.node.partitions())
-            .map(|partition| (partition, self.node.cache.head_offset(partition)));
-        let heads: Vec<(u32, i64)> = heads.collect();
         let now = self.node.clock.elapsed();
-        for (partition, head) in heads {
-            self.relay.head(partition, head, now);
+        for partition in &self.mine {
+            let head = self.node.cache.head_offset(*partition);
+            self.relay.head(*partition, head, now);
         }
     }
 
     /// The ledger's heads were read.
-    fn heads(&mut self, heads: impl Iterator<Item = (u32, i64)>) {
+    fn heads(&mut self, reading: &Reading) {
         let now = self.node.clock.elapsed();
-        let (mut lag, mut stopped, mut unknown) = (0, 0, 0);
-        for (partition, head) in heads {
+        let (mut lag, mut stopped, mut unknown) = (0, 0, 0_i32);
+        for (partition, head) in reading
+            .iter()
+            .filter(|(number, _)| self.mine.contains(number))
+        {
             self.relay.head(partition, head, now);
             match (self.relay.lag(partition), self.relay.stopped(partition)) {
                 (Some(rows), _) => lag += rows,
@@ -192,8 +273,10 @@ impl Shell {
             }
         }
         metrics::gauge!("quota_relay_lag_rows").set(lag as f64);
-        metrics::gauge!("quota_relay_stopped_partitions").set(f64::from(stopped));
+        stopped += self.strange.len() + self.refused.len();
+        metrics::gauge!("quota_relay_stopped_partitions").set(stopped as f64);
         metrics::gauge!("quota_relay_waiting_partitions").set(f64::from(unknown));
+        metrics::gauge!("quota_relay_partitions").set(self.mine.len() as f64);
     }
 }
 

@@ -17,7 +17,7 @@ use quota_core::time::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,7 @@ impl Service {
         };
         let stop = CancellationToken::new();
         let lane = tokio::spawn(crate::writer::run(node.lane_context(), queue, stop.clone()));
-        let mut admission = {
+        let admission = {
             let (node, topics, gate, stop) = (
                 node.clone(),
                 topics.clone(),
@@ -84,7 +84,7 @@ impl Service {
             );
             tokio::spawn(async move { admit(&node, &topics, &gate, &stop).await })
         };
-        if tokio::time::timeout(START_PATIENCE, &mut admission)
+        if tokio::time::timeout(START_PATIENCE, gate.opened())
             .await
             .is_err()
         {
@@ -271,6 +271,20 @@ impl Service {
             self.judge_by_it().await;
         }
         Ok(published)
+    }
+
+    /// Reads the catalogs that were published until now, unless that was done since then.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub async fn read_catalogs(&self, since: Instant) -> Result<(), Refusal> {
+        let read = self.node.shelf.load_since(&self.node.ledger, since).await;
+        read.map_err(|error| {
+            tracing::warn!(error = format!("{error:#}"), "the catalogs cannot be read");
+            Refusal::unavailable(
+                "the catalogs cannot be read just now; nothing was recorded, try again",
+            )
+        })
     }
 
     /// Reads what was just published, so that this node's next answers go by it.

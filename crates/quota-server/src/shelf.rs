@@ -6,6 +6,8 @@ use quota_core::row::Row;
 use quota_postgres::Ledger;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+use tokio::sync::Mutex;
 
 type Versions = BTreeMap<u32, Arc<Catalog>>;
 
@@ -13,6 +15,8 @@ type Versions = BTreeMap<u32, Arc<Catalog>>;
 #[derive(Default)]
 pub struct Shelf {
     products: RwLock<HashMap<Arc<str>, Versions>>,
+    /// When the last whole reading began.
+    read_at: Mutex<Option<Instant>>,
 }
 
 impl Shelf {
@@ -94,9 +98,24 @@ impl Shelf {
     /// # Errors
     /// The ledger cannot be read, or a catalog in it cannot.
     pub async fn load(&self, ledger: &Ledger) -> anyhow::Result<()> {
+        self.load_since(ledger, Instant::now()).await
+    }
+
+    /// The same, unless a reading has begun since then: whoever met a word that no catalog here has looks once whether
+    /// another node has published it a moment ago, and many who meet such words share one look.
+    ///
+    /// # Errors
+    /// See [`Shelf::load`].
+    pub async fn load_since(&self, ledger: &Ledger, since: Instant) -> anyhow::Result<()> {
+        let mut read_at = self.read_at.lock().await;
+        if read_at.is_some_and(|begun| begun > since) {
+            return Ok(());
+        }
+        let begun = Instant::now();
         for row in ledger.catalog_rows(None).await? {
             self.take(&row)?;
         }
+        *read_at = Some(begun);
         Ok(())
     }
 }

@@ -116,7 +116,7 @@ impl Topics {
         let partitions = i32::try_from(partitions).context("too many partitions for a topic")?;
         self.ensure_one(TopicSpec::new(self.ledger(), partitions).kept_forever())
             .await
-            .context("the ledger's topic must have as many partitions as the ledger")?;
+            .context("making or checking the ledger's topic")?;
         for name in [self.dead_letter(), self.checkpoints()] {
             self.ensure_sized(TopicSpec::new(name, 1).kept_forever())
                 .await?;

@@ -5,6 +5,7 @@
 //! it may have been.
 
 mod catching_up;
+mod deciding;
 mod desk;
 mod drive;
 mod job;

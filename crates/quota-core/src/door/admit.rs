@@ -49,10 +49,7 @@ pub fn admit(
     let time = attributes.time("time")?;
     not_ahead(time, now)?;
     let members = members(envelope, &mut attributes, name)?;
-    let judge = data::Judge {
-        catalog,
-        at: time.unwrap_or(now),
-    };
+    let judge = data::Judge { catalog, time };
     let event = judge.read(name, &members)?;
     let fact = Fact {
         source,

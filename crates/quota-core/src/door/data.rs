@@ -16,8 +16,8 @@ pub(super) fn is_service_member(name: &str) -> bool {
 pub(super) struct Judge<'a> {
     /// The product's catalog.
     pub catalog: &'a Catalog,
-    /// When it happened.
-    pub at: Timestamp,
+    /// When it happened, where the event says so.
+    pub time: Option<Timestamp>,
 }
 
 impl Judge<'_> {
@@ -101,9 +101,12 @@ impl Judge<'_> {
             return Err(members.reject("currency", "must be an ISO 4217 code, for example INR"));
         }
         self.plan(members, &purchase)?;
-        // A period [start, end) that holds no instant is a mistake of its sender's.
-        let start = purchase.starts_at.unwrap_or(self.at);
-        if purchase.ends_at.is_some_and(|end| end <= start) {
+        // Without either it starts when it is recorded: the decision looks, by which a retry is known.
+        if purchase
+            .starts_at
+            .or(self.time)
+            .is_some_and(|start| purchase.is_over_at(start))
+        {
             return Err(members.reject(
                 "ends_at",
                 "must be after starts_at, or without one after time",

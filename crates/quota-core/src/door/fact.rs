@@ -20,10 +20,7 @@ pub(crate) fn fact(
     now: Timestamp,
 ) -> Result<Fact, Rejection> {
     not_ahead(time, now)?;
-    let judge = data::Judge {
-        catalog,
-        at: time.unwrap_or(now),
-    };
+    let judge = data::Judge { catalog, time };
     Ok(Fact {
         source: source.to_owned(),
         id: id.to_owned(),

@@ -174,6 +174,14 @@ pub struct Purchase {
     pub ends_at: Option<Timestamp>,
 }
 
+impl Purchase {
+    /// Whether its period [start, end), starting then, holds no instant: a mistake of its sender's.
+    #[must_use]
+    pub fn is_over_at(&self, start: Timestamp) -> bool {
+        self.ends_at.is_some_and(|end| end <= start)
+    }
+}
+
 /// The end of a subscription that somebody asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cancellation {

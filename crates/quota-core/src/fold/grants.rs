@@ -286,7 +286,8 @@ impl Folding<'_> {
             .filter(|grant| old(grant))
             .map(|grant| grant.id.clone())
             .collect();
-        let since = standing.free_since();
+        // What is kept tells its own end, which a late renewal may still move.
+        let since = standing.free_since_ends_of(|grant| old(grant) && !refers(grant));
         if let Some(last) = ended.into_iter().max() {
             if since > BEGINNING {
                 self.state.subject.free_since = Some(since);

@@ -55,6 +55,16 @@ impl<T> Partition<T> {
         }
     }
 
+    /// Under way, with everything up to this offset behind it.
+    pub fn after(offset: i64) -> Self {
+        Self {
+            course: Course::Running,
+            cursor: offset + 1,
+            head: offset,
+            ..Self::new()
+        }
+    }
+
     /// Takes rows in hand, the first of them at the cursor.
     pub fn take(&mut self, rows: impl IntoIterator<Item = T>) {
         let before = self.waiting.len();
@@ -87,15 +97,8 @@ impl<T> Partition<T> {
     }
 
     /// Judges the ends: where to begin, whether to go back, or why to stop.
-    pub fn compare(&mut self, ends: Ends, epoch: u32, forgetful: bool) -> Option<Stop> {
+    pub fn compare(&mut self, ends: Ends, epoch: u32) -> Option<Stop> {
         self.head = self.head.max(ends.ledger);
-        if forgetful {
-            if self.course == Course::Unknown {
-                self.course = Course::Running;
-                self.cursor = ends.ledger + 1;
-            }
-            return None;
-        }
         let has = match ends.topic {
             None => -1,
             Some(tail) if tail.epoch > epoch => {

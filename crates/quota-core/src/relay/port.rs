@@ -11,8 +11,6 @@ pub struct Rules {
     pub check: i64,
     /// How long to wait after a failure, in microseconds.
     pub backoff: i64,
-    /// The broker forgets: begin at the ledger's head, and never compare with the topic.
-    pub forgetful: bool,
 }
 
 impl Default for Rules {
@@ -22,7 +20,6 @@ impl Default for Rules {
             hold: 20_000,
             check: 60_000_000,
             backoff: 500_000,
-            forgetful: false,
         }
     }
 }

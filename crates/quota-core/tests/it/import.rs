@@ -91,6 +91,7 @@ fn what_is_wrong_with_a_line_is_named() {
     }
     let ended = json!({
         "subject": "u1", "feature": "resume_edits", "amount": 1, "plan": "basic", "ends_at": "2026-11-01T00:00:00Z",
+        "time": "2026-11-02T00:00:00Z",
     });
     assert_eq!(
         judge("applyx", ended).unwrap_err(),

@@ -10,7 +10,6 @@ const RULES: Rules = Rules {
     hold: 10,
     check: 60_000_000,
     backoff: 500_000,
-    forgetful: false,
 };
 
 fn outputs(relay: &mut Relay<i64>) -> Vec<Output<i64>> {
@@ -292,22 +291,27 @@ fn epochs_fork_the_topic_where_the_ledger_lost_its_tail() {
     );
 }
 
+/// Rows that are committed before anything else happens are published, and those whose run was cut, again.
+///
+/// Failed when it began at the head that it was told first (41 is missing), and after a cut at the ledger's head (42).
 #[test]
-fn a_broker_that_forgets_is_served_from_the_head_on() {
-    let mut relay = Relay::new(
-        Rules {
-            forgetful: true,
-            ..RULES
-        },
-        0,
-        [0],
-        0,
-    );
-    relay.tails(1, &BTreeMap::from([(0, ends(None, 41))]), 0);
+fn a_broker_that_forgets_misses_no_row_after_the_beginning() {
+    let mut relay = Relay::forgetful(RULES, 0, [(0, 40)]);
+    assert_eq!((outputs(&mut relay), relay.deadline()), (vec![], None));
+    relay.head(0, 41, 0);
+    assert_eq!(outputs(&mut relay), [read(1, 41, 41)]);
+    relay.rows(0, 1, rows(41, 41), 0);
+    assert_eq!(outputs(&mut relay), [publish(2, 41..=41)]);
+    relay.published(0, 2, 0);
     relay.committed(0, 42, vec![42], 0);
+    assert_eq!(outputs(&mut relay), [publish(3, 42..=42)]);
+    relay.committed(0, 43, vec![43], 0);
+    relay.cut(1_000);
     assert_eq!(
-        outputs(&mut relay),
-        [Output::Tails { ticket: 1 }, publish(2, 42..=42)]
+        (outputs(&mut relay), relay.deadline()),
+        (vec![], Some(501_000))
     );
-    assert_eq!(relay.deadline(), Some(i64::MAX));
+    relay.tick(501_000);
+    assert_eq!(outputs(&mut relay), [read(4, 42, 43)]);
+    assert_eq!(relay.lag(0), Some(2));
 }

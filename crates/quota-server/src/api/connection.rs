@@ -1,7 +1,7 @@
 //! Connections: accepted, read, answered one request after another, and drained when the service stops.
 
 use crate::api::problem::Problem;
-use crate::api::wire::{Stage, Wire};
+use crate::api::wire::{Places, Stage, Wire};
 use crate::api::{Peer, Shared, router};
 use anyhow::Context as _;
 use axum::Router;
@@ -15,6 +15,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::resource::{Resource, getrlimit};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -30,6 +31,8 @@ pub const BODY_MAX: usize = 1024 * 1024;
 const DISCARD_MAX: usize = 16 * 1024 * 1024;
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
+/// The most connections that are served at once.
+const PLACES_MAX: usize = 16_384;
 /// How long a stopping service goes on with the connections it has, before it closes those that are silent.
 const LINGER: Duration = Duration::from_millis(250);
 /// How long it waits for the requests that it is answering.
@@ -73,16 +76,23 @@ impl Server {
         let connections = TaskTracker::new();
         let closing = CancellationToken::new();
         let router = router(app.clone());
-        let accept = |(socket, peer)| {
-            let connection = serve(socket, peer, router.clone(), app.clone(), closing.clone());
-            connections.spawn(connection);
+        let places = Places::new(places());
+        let accept = |(socket, peer), place| {
+            let wire = (socket, places.clone());
+            let connection = serve(wire, peer, router.clone(), app.clone(), closing.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(place);
+            });
         };
         loop {
+            // Whoever finds no place waits in the kernel's queue.
+            let accepted = async { (places.take().await, self.listener.accept().await) };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                accepted = self.listener.accept() => match accepted {
-                    Ok(accepted) => accept(accepted),
+                (place, accepted) = accepted => match accepted {
+                    Ok(accepted) => accept(accepted, place),
                     Err(error) => {
                         // Out of files, or a client that is gone already.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -93,8 +103,10 @@ impl Server {
         }
         app.drain();
         // Whoever has connected before now gets in still.
-        while let Some(Ok(accepted)) = self.listener.accept().now_or_never() {
-            accept(accepted);
+        while let Some(place) = places.try_take()
+            && let Some(Ok(accepted)) = self.listener.accept().now_or_never()
+        {
+            accept(accepted, Some(place));
         }
         drop(self.listener);
         connections.close();
@@ -114,9 +126,15 @@ impl Server {
     }
 }
 
+/// How many connections are served at once: of the files that this process may open, some are left for its own work.
+fn places() -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(files, _)| files);
+    usize::try_from(files / 4 * 3).map_or(PLACES_MAX, |places| places.clamp(1, PLACES_MAX))
+}
+
 /// Serves one connection.
 async fn serve(
-    socket: TcpStream,
+    (socket, places): (TcpStream, Places),
     peer: SocketAddr,
     router: Router,
     app: Shared,
@@ -126,7 +144,7 @@ async fn serve(
         tracing::debug!(%error, "TCP_NODELAY");
     }
     let stage = Stage::default();
-    let wire = TokioIo::new(Wire::new(socket, stage.clone()));
+    let wire = TokioIo::new(Wire::new(socket, stage.clone(), places));
     let service = service_fn(|request| answer(request, router.clone(), &app, peer, &stage));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(None);

@@ -6,9 +6,10 @@ use crate::api::{App, json};
 use crate::auth::Scope;
 use axum::http::StatusCode;
 use quota_core::command::{Answer, Command, Wish};
-use quota_core::door::{self, Envelope, Mode};
+use quota_core::door::{self, Envelope, Mode, Rejection};
 use quota_core::position::Position;
 use serde::Serialize;
+use std::time::Instant;
 use utoipa::ToSchema;
 
 /// What came of the events, in their order.
@@ -70,7 +71,7 @@ pub async fn publish(call: Call) -> Outcome {
         }
     };
     let envelope = one.map_err(Problem::from)?;
-    let command = admitted(&call.app, product, &envelope)?;
+    let command = Door::new(&call.app, product).admit(&envelope).await?;
     let answer = call.app.service.submit(command).await;
     let result = told(envelope.id(), recorded(answer)?);
     Ok(json(
@@ -84,19 +85,19 @@ pub async fn publish(call: Call) -> Outcome {
 async fn batch(call: &Call, product: &str) -> Outcome {
     let envelopes = door::parse_batch(&call.body)?;
     let mut commands = Vec::with_capacity(envelopes.len());
-    let judged: Vec<(Option<String>, Result<(), Problem>)> = envelopes
-        .into_iter()
-        .map(|envelope| match envelope {
+    let mut judged: Vec<(Option<String>, Result<(), Problem>)> =
+        Vec::with_capacity(envelopes.len());
+    let mut door = Door::new(&call.app, product);
+    for envelope in envelopes {
+        judged.push(match envelope {
             Ok(envelope) => {
-                let command = admitted(&call.app, product, &envelope);
-                (
-                    envelope.id().map(str::to_owned),
-                    command.map(|command| commands.push(command)),
-                )
+                let command = door.admit(&envelope).await;
+                let id = envelope.id().map(str::to_owned);
+                (id, command.map(|command| commands.push(command)))
             }
             Err(rejection) => (None, Err(rejection.into())),
-        })
-        .collect();
+        });
+    }
     let mut answers = call.app.service.submit_all(commands).await.into_iter();
     let outcomes: Vec<(Option<String>, Result<Place, Problem>)> = judged
         .into_iter()
@@ -125,16 +126,49 @@ async fn batch(call: &Call, product: &str) -> Outcome {
 /// Where an event is recorded, and whether it was before.
 type Place = (Position, bool);
 
-fn admitted(app: &App, product: &str, envelope: &Envelope) -> Result<Command, Problem> {
-    let (_, catalog) = app
-        .service
-        .catalog(product)
-        .ok_or_else(Problem::unknown_product)?;
-    let (subject, fact) = door::admit(envelope, product, &catalog, app.service.now())?;
-    Ok(Command {
-        address: app.address(product, &subject),
-        wish: Wish::Record(fact),
-    })
+/// Lets the events of one call in.
+struct Door<'a> {
+    app: &'a App,
+    product: &'a str,
+    came: Instant,
+    /// Whether the catalogs were read since it came.
+    looked: bool,
+}
+
+impl<'a> Door<'a> {
+    fn new(app: &'a App, product: &'a str) -> Self {
+        Self {
+            app,
+            product,
+            came: Instant::now(),
+            looked: false,
+        }
+    }
+
+    /// Judges an event; a word that the catalog does not know may have been published elsewhere a moment ago.
+    async fn admit(&mut self, envelope: &Envelope) -> Result<Command, Problem> {
+        match self.judge(envelope)? {
+            Err(rejection) if rejection.is_of_catalog() && !self.looked => {
+                self.app.service.read_catalogs(self.came).await?;
+                self.looked = true;
+            }
+            judged => return Ok(judged?),
+        }
+        Ok(self.judge(envelope)??)
+    }
+
+    fn judge(&self, envelope: &Envelope) -> Result<Result<Command, Rejection>, Problem> {
+        let Self { app, product, .. } = self;
+        let (_, catalog) = app
+            .service
+            .catalog(product)
+            .ok_or_else(Problem::unknown_product)?;
+        let admitted = door::admit(envelope, product, &catalog, app.service.now());
+        Ok(admitted.map(|(subject, fact)| Command {
+            address: app.address(product, &subject),
+            wish: Wish::Record(fact),
+        }))
+    }
 }
 
 fn recorded(answer: Answer) -> Result<Place, Problem> {

@@ -1,7 +1,11 @@
 //! A client's socket, with the time limits of reading a request.
 //!
 //! While a request is being read, 10 s without a byte end it with 408; hyper's own limit would close the connection
-//! without a word, and does not cover bodies. No answer has begun then, so it can be written past hyper.
+//! without a word, and does not cover bodies. No answer has begun then, so it can be written past hyper. Nor has one where
+//! hyper itself refuses a head that it cannot read: its bare status becomes a problem here.
+//!
+//! A client that takes nothing of its answer for 20 s is cut off, and where connections are few, so is one that is silent
+//! between two requests: others want its place.
 
 use crate::api::problem::Problem;
 use axum::http::StatusCode;
@@ -13,12 +17,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// The longest silence within a request.
 const SILENCE: Duration = Duration::from_secs(10);
 /// The longest silence between requests.
 const IDLE: Duration = Duration::from_secs(75);
+/// The same while few places are left.
+const CROWDED_IDLE: Duration = Duration::from_secs(2);
+/// How long a client may take nothing of an answer that waits.
+const UNREAD: Duration = Duration::from_secs(20);
+/// How long, and how many bytes, a connection that we ended is still read: what lies unread in the socket when it is
+/// closed would take the answer away from its reader.
+const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL_MAX: usize = 1024 * 1024;
 
 /// Where a connection stands between two requests; its handler and its socket tell each other.
 #[derive(Clone, Debug, Default)]
@@ -47,10 +60,45 @@ impl Stage {
     }
 }
 
+/// The places that connections have.
+#[derive(Clone, Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    all: usize,
+}
+
+impl Places {
+    /// So many.
+    pub fn new(all: usize) -> Self {
+        let free = Arc::new(Semaphore::new(all));
+        Self { free, all }
+    }
+
+    /// Waits for one.
+    pub async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).acquire_owned().await.ok()
+    }
+
+    /// Takes one that is free.
+    pub fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
+    /// Whether fewer than a quarter are left.
+    fn are_few(&self) -> bool {
+        self.free.available_permits() < self.all.div_ceil(4)
+    }
+}
+
 /// A client's socket.
 pub struct Wire {
     socket: TcpStream,
     stage: Stage,
+    places: Places,
+    /// Since when the client takes nothing of what waits for it.
+    unread: Option<Instant>,
+    /// Since when the connection is ended, and the bytes that came since.
+    ended: Option<(Instant, usize)>,
     /// Some of a request has been read.
     begun: bool,
     /// The client was told that time ran out: nothing may follow that answer.
@@ -62,14 +110,17 @@ pub struct Wire {
 
 impl Wire {
     /// A socket that was just accepted.
-    pub fn new(socket: TcpStream, stage: Stage) -> Self {
+    pub fn new(socket: TcpStream, stage: Stage, places: Places) -> Self {
         Self {
             socket,
             stage,
+            places,
+            unread: None,
+            ended: None,
             begun: false,
             cut: false,
             last: Instant::now(),
-            alarm: Box::pin(sleep(SILENCE)),
+            alarm: Box::pin(sleep(CROWDED_IDLE)),
         }
     }
 
@@ -78,33 +129,114 @@ impl Wire {
         while self.stage.is(READING) {
             // The alarm is not moved at every byte: it rings when a limit may be over, and is then set anew.
             ready!(self.alarm.as_mut().poll(cx));
-            let limit = if self.begun { SILENCE } else { IDLE };
+            let limit = match (self.begun, self.places.are_few()) {
+                (true, _) => SILENCE,
+                (false, true) => CROWDED_IDLE,
+                (false, false) => IDLE,
+            };
             if self.last.elapsed() >= limit {
                 if self.begun {
-                    self.say_timeout();
+                    let detail = "no byte of this request came for 10 seconds";
+                    self.say(&Problem::new(
+                        StatusCode::REQUEST_TIMEOUT,
+                        "request_timeout",
+                        detail,
+                    ));
                     self.cut = true;
                 }
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
-            let next = (self.last + limit).min(Instant::now() + SILENCE);
+            let next = (self.last + limit).min(Instant::now() + CROWDED_IDLE);
             self.alarm.as_mut().reset(next);
         }
         Poll::Pending
     }
 
-    fn say_timeout(&self) {
-        let detail = "no byte of this request came for 10 seconds";
-        let problem =
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail).to_bytes();
+    /// Ends the connection when its client takes nothing for too long. Called with no room to write.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let since = *self.unread.get_or_insert_with(Instant::now);
+        loop {
+            self.alarm.as_mut().reset(since + UNREAD);
+            ready!(self.alarm.as_mut().poll(cx));
+            if since.elapsed() >= UNREAD {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+
+    /// Takes in how much was written, or how long nothing was.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(written) => {
+                self.unread = None;
+                self.last = Instant::now();
+                Poll::Ready(written)
+            }
+            Poll::Pending => self.poll_unread(cx).map(Err),
+        }
+    }
+
+    /// Answers past hyper, and for good.
+    fn say(&self, problem: &Problem) {
+        let body = problem.to_bytes();
         let mut answer = format!(
-            "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
+            "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\nconnection: close\r\n\
              content-length: {}\r\n\r\n",
-            problem.len()
+            problem.status(),
+            body.len()
         )
         .into_bytes();
-        answer.extend_from_slice(&problem);
+        answer.extend_from_slice(&body);
         // Its buffer is empty; a client who does not even take this is not told.
         self.socket.try_write(&answer).unwrap_or_default();
+    }
+
+    /// The problem behind a bare status with which hyper refuses a head; none where this is anything else.
+    fn refusal(&self, answer: &[u8]) -> Option<Problem> {
+        let status = answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+        if !self.stage.is(READING) {
+            return None;
+        }
+        match status {
+            b"400" => Some(Problem::malformed("this is no HTTP request")),
+            b"414" => {
+                let detail = "the request's target is too long";
+                Some(Problem::new(
+                    StatusCode::URI_TOO_LONG,
+                    "uri_too_long",
+                    detail,
+                ))
+            }
+            b"431" => {
+                let detail = "the request's head is too long, or has too many headers";
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                Some(Problem::new(status, "headers_too_large", detail))
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads what still comes, and drops it, until the client has ended too or was given its time.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (since, mut taken) = self.ended.unwrap_or((Instant::now(), 0));
+        let mut scrap = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut self.socket).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && taken < FAREWELL_MAX => {
+                    taken += buf.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        self.ended = Some((since, taken));
+        self.alarm.as_mut().reset(since + FAREWELL);
+        self.alarm.as_mut().poll(cx)
     }
 }
 
@@ -137,9 +269,12 @@ impl AsyncWrite for Wire {
         if self.cut {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let written = ready!(Pin::new(&mut self.socket).poll_write(cx, buf));
-        self.last = Instant::now();
-        Poll::Ready(written)
+        if let Some(problem) = self.refusal(buf) {
+            self.say(&problem);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -150,9 +285,12 @@ impl AsyncWrite for Wire {
         if self.cut {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, bufs));
-        self.last = Instant::now();
-        Poll::Ready(written)
+        if let Some(problem) = bufs.first().and_then(|buf| self.refusal(buf)) {
+            self.say(&problem);
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -173,6 +311,9 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        if self.ended.is_none() {
+            ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+        }
+        self.poll_farewell(cx).map(Ok)
     }
 }

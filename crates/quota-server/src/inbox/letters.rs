@@ -103,9 +103,11 @@ impl Letters {
                     count(&letters);
                     return;
                 }
-                Err(Some(PublishError::Refused { index, .. }))
-                    if smaller(letters.get_mut(index)) =>
-                {
+                Err(Some(PublishError::Refused {
+                    index,
+                    too_large: true,
+                    ..
+                })) if smaller(letters.get_mut(index)) => {
                     let rest = letters.split_off(index);
                     count(&letters);
                     letters = rest;

@@ -36,8 +36,9 @@ pub(super) struct Folded {
     pub things: Vec<SubjectRow>,
     /// Partitions with a row that this build cannot fold: they end before it.
     pub stopped: Vec<Stopped>,
-    /// Partitions whose stored views are not those that the checkpoint speaks of: somebody else is at them.
-    pub lost: BTreeSet<u32>,
+    /// Partitions with a subject whose view is not the one that the checkpoint speaks of: somebody else is at them, or
+    /// something is wrong. Nothing of them is saved.
+    pub strange: Vec<Stopped>,
     /// The states behind the views, to be kept once they are saved.
     states: Vec<(u32, SubjectKey, State)>,
 }
@@ -109,24 +110,18 @@ impl Folder {
             for ((partition, _), work) in &mut works {
                 match work.go_on(&self.shelf) {
                     Ok(done) => waits |= !done,
-                    Err(error) => {
-                        tracing::warn!(
-                            partition,
-                            error = format!("{error:#}"),
-                            "a view is not what its checkpoint says"
-                        );
-                        folded.lost.insert(*partition);
-                    }
+                    Err(why) => folded.strange.push(work.stopped(*partition, why)),
                 }
             }
-            works.retain(|(partition, _), _| !folded.lost.contains(partition));
+            let strange: BTreeSet<u32> = folded.strange.iter().map(|it| it.partition).collect();
+            works.retain(|(partition, _), _| !strange.contains(partition));
+            folded
+                .steps
+                .retain(|step| !strange.contains(&step.partition));
             if !waits {
                 break;
             }
         }
-        folded
-            .steps
-            .retain(|step| !folded.lost.contains(&step.partition));
         for ((partition, key), work) in works {
             self.hand_over(partition, key, work, &mut folded);
         }
@@ -240,15 +235,8 @@ impl Folder {
             if let Some(work) = works.get_mut(&place)
                 && let Err(why) = work.take_in(view, rows)
             {
-                let offset = work.rows.first().map_or(-1, |(row, _)| row.offset);
                 let why = why.context("what is stored of a subject cannot be read");
-                let partition = lookup.partition;
-                folded.stopped.push(Stopped {
-                    partition,
-                    offset,
-                    why,
-                });
-                folded.lost.insert(partition);
+                folded.strange.push(work.stopped(lookup.partition, why));
             }
         }
         Ok(())
@@ -287,6 +275,15 @@ impl Folder {
 }
 
 impl Work {
+    fn stopped(&self, partition: u32, why: anyhow::Error) -> Stopped {
+        let offset = self.rows.get(self.done).map_or(-1, |(row, _)| row.offset);
+        Stopped {
+            partition,
+            offset,
+            why,
+        }
+    }
+
     /// Takes in what is stored: the view where there is no state yet, and things.
     fn take_in(&mut self, view: Option<View>, rows: Vec<SubjectRow>) -> anyhow::Result<()> {
         let mut state = match (self.state.take(), view) {

@@ -13,29 +13,29 @@ use std::collections::BTreeMap;
 /// Epochs of a ledger that are looked at.
 const EPOCHS: usize = 1_000;
 
-/// Reads the topic's tails, then the ledger's heads. A topic that is not there any more is made anew. A partition whose
-/// last record is no row of this ledger is left out, with an alarm.
-pub(super) async fn read(node: Node, topics: Topics) -> anyhow::Result<BTreeMap<u32, Ends>> {
+/// Where partitions end.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The ends, by partition.
+    pub ends: BTreeMap<u32, Ends>,
+    /// Partitions whose last record in the topic is no row of this ledger, and why not.
+    pub strange: BTreeMap<u32, String>,
+}
+
+/// Reads the topic's tails, then the ledger's heads, after making the topic `anew` where that is wanted; none where there is
+/// no topic. It is not made at once: what is on its way to the old one must not be the first in it.
+pub(super) async fn read(node: Node, topics: Topics, anew: bool) -> anyhow::Result<Option<Found>> {
+    if anew {
+        topics.ensure(node.partitions()).await?;
+    }
     let partitions = i32::try_from(node.partitions())?;
-    let tails = if topics.is_embedded() {
-        Vec::new()
-    } else {
-        match topic::tails(topics.settings(), &topics.ledger(), partitions).await {
-            Err(TopicError::Missing { .. }) => {
-                topics.ensure(node.partitions()).await?;
-                tracing::warn!(
-                    topic = topics.ledger(),
-                    "the ledger's topic was not there; it was made anew"
-                );
-                Vec::new()
-            }
-            tails => tails?,
-        }
+    let tails = match topic::tails(topics.settings(), &topics.ledger(), partitions).await {
+        Err(TopicError::Missing { .. }) => return Ok(None),
+        tails => tails?,
     };
     let heads = node.ledger.heads().await?;
     let mut tails = tails.into_iter();
-    let mut ends = BTreeMap::new();
-    let mut strange = 0;
+    let mut found = Found::default();
     for (partition, head) in (0_u32..).zip(heads) {
         let record = tails.next().flatten();
         let tail = match record
@@ -45,12 +45,7 @@ pub(super) async fn read(node: Node, topics: Topics) -> anyhow::Result<BTreeMap<
         {
             Ok(tail) => tail,
             Err(error) => {
-                strange += 1;
-                tracing::error!(
-                    partition,
-                    error = format!("{error:#}"),
-                    "the topic's last record is none of this ledger: this partition is not relayed"
-                );
+                found.strange.insert(partition, format!("{error:#}"));
                 continue;
             }
         };
@@ -59,7 +54,7 @@ pub(super) async fn read(node: Node, topics: Topics) -> anyhow::Result<BTreeMap<
             Some(tail) if tail.epoch < node.epoch() => fork(&node, partition, tail.epoch).await?,
             _ => None,
         };
-        ends.insert(
+        found.ends.insert(
             partition,
             Ends {
                 topic: tail,
@@ -68,8 +63,7 @@ pub(super) async fn read(node: Node, topics: Topics) -> anyhow::Result<BTreeMap<
             },
         );
     }
-    metrics::gauge!("quota_relay_strange_partitions").set(f64::from(strange));
-    Ok(ends)
+    Ok(Some(found))
 }
 
 fn tail(node: &Node, record: &Record) -> anyhow::Result<Tail> {

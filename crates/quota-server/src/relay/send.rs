@@ -119,10 +119,15 @@ async fn carry(
             ticket,
             rows: rows.len(),
         },
-        Err(error @ PublishError::Refused { .. }) => Sent::Refused {
+        Err(
+            error @ PublishError::Refused {
+                too_large: true, ..
+            },
+        ) => Sent::Refused {
             partition,
             why: describe(&error),
         },
+        // A topic that is gone is refused too, before anything is sent: it is made anew.
         Err(error) => Sent::Cut {
             why: describe(&error),
         },

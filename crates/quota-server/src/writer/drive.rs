@@ -2,16 +2,16 @@
 
 use crate::cache::SubjectCache;
 use crate::clock::DatabaseClock;
-use crate::loading::{Folded, fold_loaded, request};
 use crate::shelf::Shelf;
 use crate::writer::Queue;
 use crate::writer::catching_up::catch_up;
+use crate::writer::deciding::decided;
 use crate::writer::desk::Desk;
 use crate::writer::job::Job;
 use quota_core::command::{Answer, Command, Refusal};
-use quota_core::lane::{Batch, Proposal, Settled, Wants};
+use quota_core::lane::{Batch, Proposal, Settled};
 use quota_core::row::Row;
-use quota_postgres::{AppendError, EventLookup, Fence, Lane, Ledger};
+use quota_postgres::{AppendError, Fence, Lane, Ledger};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,6 +47,8 @@ pub(super) enum Failure {
     Unavailable(String),
     /// An event was recorded meanwhile under a key that was not looked up: look again.
     Raced,
+    /// Something in this batch is nothing that the ledger can hold: nothing was recorded, and never would be.
+    Invalid(String),
     /// Rows of this batch may or may not be in the ledger.
     Ambiguous(Box<Batch>, Proposal),
 }
@@ -91,9 +93,27 @@ struct Driver {
 
 impl Driver {
     async fn carry_out(&mut self, jobs: Vec<Job>) {
-        let (mut desk, mut todo) = Desk::open(jobs);
+        let (mut desk, todo) = Desk::open(jobs);
         let started = Instant::now();
         let commands = todo.len();
+        // The first in order is the last.
+        let mut groups = vec![todo];
+        while let Some(group) = groups.pop() {
+            if let Err((why, group)) = self.carry_out_group(&mut desk, group).await {
+                groups.extend(halved(&mut desk, &why, group));
+            }
+        }
+        desk.close();
+        metrics::histogram!("quota_lane_batch_commands").record(commands as f64);
+        metrics::histogram!("quota_lane_batch_seconds").record(started.elapsed().as_secs_f64());
+    }
+
+    /// Carries commands out together; gives those back that the ledger cannot hold together, and why.
+    async fn carry_out_group(
+        &mut self,
+        desk: &mut Desk,
+        mut todo: Vec<(usize, Command)>,
+    ) -> Result<(), (String, Vec<(usize, Command)>)> {
         let mut rounds = 0;
         while !todo.is_empty() {
             todo.retain(|(index, _)| !desk.is_given_up(*index));
@@ -102,12 +122,13 @@ impl Driver {
             // After a lost race the locks come first, so that a command loses at most once.
             let outcome = self.round(todo, rounds > 0).await;
             todo = match outcome {
-                Ok(settled) => self.take_in(&mut desk, settled),
+                Ok(settled) => self.take_in(desk, settled),
                 Err(Failure::Raced) => again,
+                Err(Failure::Invalid(why)) => return Err((why, again)),
                 Err(Failure::Ambiguous(batch, proposal)) => {
                     let went_in = self.find_out(&proposal).await;
                     let settled = (*batch).settle(&went_in);
-                    self.take_in(&mut desk, settled)
+                    self.take_in(desk, settled)
                 }
                 Err(Failure::Unavailable(why)) => {
                     tracing::warn!(
@@ -126,9 +147,7 @@ impl Driver {
                 break;
             }
         }
-        desk.close();
-        metrics::histogram!("quota_lane_batch_commands").record(commands as f64);
-        metrics::histogram!("quota_lane_batch_seconds").record(started.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// Puts what is settled in its place; returns what has to be decided again.
@@ -171,7 +190,7 @@ impl Driver {
                 return Err(failure);
             }
         }
-        match decided(&self.context, lane, &mut batch, &partitions).await {
+        match decided(&self.context, lane, &mut batch, &partitions, locked).await {
             Ok(proposal) => append(&self.context, lane, batch, proposal, locked).await,
             Err(failure) => {
                 lane.rollback().await.ok();
@@ -234,91 +253,30 @@ impl Driver {
     }
 }
 
+/// Halves commands that the ledger cannot hold together, the later half first, until the one that it cannot hold stands
+/// alone and is refused.
+fn halved(
+    desk: &mut Desk,
+    why: &str,
+    mut commands: Vec<(usize, Command)>,
+) -> Vec<Vec<(usize, Command)>> {
+    if commands.len() > 1 {
+        let later = commands.split_off(commands.len() / 2);
+        return vec![later, commands];
+    }
+    for (index, _) in commands {
+        tracing::error!(why, "the ledger cannot hold this command's events");
+        let message = format!("the ledger cannot hold this: {why}");
+        let refusal = Refusal::whole(422, "not_recordable", message);
+        desk.put(index, Answer::Refused(refusal));
+    }
+    Vec::new()
+}
+
 const UNAVAILABLE: &str = "the ledger cannot be written just now; nothing was recorded, try again";
 
 pub(super) fn unavailable(error: impl std::fmt::Display) -> Failure {
     Failure::Unavailable(error.to_string())
-}
-
-/// Loads what the batch wants, and decides it.
-async fn decided(
-    context: &Context,
-    lane: &mut Lane,
-    batch: &mut Batch,
-    partitions: &[u32],
-) -> Result<Proposal, Failure> {
-    for partition in partitions {
-        if let Some(end) = context.cache.end(*partition) {
-            batch.put_end(*partition, end);
-        }
-    }
-    let addresses: Vec<_> = batch
-        .addresses()
-        .map(|address| (address.partition, address.key))
-        .collect();
-    for (partition, key) in addresses {
-        if !batch.has_state(&key)
-            && let Some(state) = context.cache.get(partition, &key)
-        {
-            batch.put_state(key, (*state).clone());
-        }
-    }
-    loop {
-        let wants = batch.wants();
-        if wants.subjects.is_empty() && wants.events.is_empty() {
-            break;
-        }
-        load(context, lane, batch, wants).await?;
-    }
-    let catalogs = |product: &str, version: u32| context.shelf.get(product, version);
-    Ok(batch.decide(context.clock.now(), &catalogs))
-}
-
-async fn load(
-    context: &Context,
-    lane: &mut Lane,
-    batch: &mut Batch,
-    wants: Wants,
-) -> Result<(), Failure> {
-    let mut wanted = wants.subjects;
-    let mut events: Vec<EventLookup> = wants
-        .events
-        .iter()
-        .map(|(partition, subject_key, event_key)| EventLookup {
-            partition: *partition,
-            subject_key: *subject_key,
-            event_key: *event_key,
-        })
-        .collect();
-    for (_, subject, event) in &wants.events {
-        batch.put_found(*subject, *event, None);
-    }
-    loop {
-        let mut request = request(&wanted, true);
-        request.events = std::mem::take(&mut events);
-        let mut loaded = lane.load(&request).await.map_err(unavailable)?;
-        for row in std::mem::take(&mut loaded.events) {
-            batch.put_found(row.subject_key, row.event_key, Some(Arc::new(row)));
-        }
-        // Most likely a catalog that others have published: the next round reads on first.
-        let folded = fold_loaded(&wanted, &mut loaded, &context.shelf).map_err(|error| {
-            tracing::warn!(error = format!("{error:#}"), "a subject cannot be folded");
-            Failure::Raced
-        });
-        match folded? {
-            Folded::States(states) => {
-                for loaded in states {
-                    let state = Arc::new(loaded.state.clone());
-                    context
-                        .cache
-                        .keep(loaded.partition, loaded.key, state, loaded.through);
-                    batch.put_state(loaded.key, loaded.state);
-                }
-                return Ok(());
-            }
-            Folded::More(more) => wanted = more,
-        }
-    }
 }
 
 async fn append(
@@ -354,6 +312,7 @@ async fn append(
 fn failed(error: AppendError, batch: Batch, proposal: Proposal) -> Failure {
     match error {
         AppendError::Ambiguous(_) => Failure::Ambiguous(Box::new(batch), proposal),
+        AppendError::Invalid(why) => Failure::Invalid(why),
         AppendError::DuplicateEvent | AppendError::DuplicateOffset => Failure::Raced,
         other => Failure::Unavailable(other.to_string()),
     }

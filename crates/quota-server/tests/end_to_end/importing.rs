@@ -90,6 +90,7 @@ fn refused_lines_are_named_and_the_others_imported() {
 {"subject": "u5", "feature": "interviews", "amount": 2, "time": "2026-11-01T00:00:00Z"}
 {"subject": "u6", "feature": "interviews", "amount": 1, "plan": "pro", "ends_at": "2099-01-01T00:00:00Z"}
 {"subject": "u6", "feature": "resume_edits", "amount": 1, "plan": "pro", "ends_at": "2099-02-01T00:00:00Z"}
+{"subject": "u7", "feature": "resume_edits", "amount": 1, "plan": "pro", "ends_at": "2020-02-01T00:00:00Z"}
 "#;
     let mixed = import(&database, text, &[]);
     assert_eq!(mixed.code, 1, "{mixed:?}");
@@ -116,12 +117,13 @@ fn refused_lines_are_named_and_the_others_imported() {
             (6, "", "malformed"),
             (8, "amount", "idempotency_conflict"),
             (10, "ends_at", "idempotency_conflict"),
+            (11, "ends_at", "invalid_event"),
         ]
     );
     assert!(
         mixed
             .err
-            .contains("9 lines: 3 imported, 0 known before, 6 refused"),
+            .contains("10 lines: 3 imported, 0 known before, 7 refused"),
         "{}",
         mixed.err
     );

@@ -20,6 +20,7 @@ mod command_line;
 mod crash;
 mod dev;
 mod drain;
+mod gateways;
 mod importing;
 mod inbox;
 mod nodes;

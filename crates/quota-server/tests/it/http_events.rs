@@ -1,6 +1,7 @@
 //! Events, as services tell them: structured, binary, and in batches.
 
 use crate::harness::{Fixture, PRODUCT, path, subject, with_service};
+use quota_server::publishing::publish_catalog;
 use serde_json::{Value, json};
 
 fn event(id: &str, subject: &str, feature: &str) -> Value {
@@ -165,5 +166,50 @@ fn a_single_event_that_is_refused_answers_a_problem() {
             structured(service, &large).await.problem().1,
             "event_too_large"
         );
+    });
+}
+
+/// A catalog with these features, each counted.
+fn catalog(product: &str, features: &[&str]) -> String {
+    let features = features
+        .iter()
+        .map(|feature| format!("[features.{feature}]\nmessage = \"no more\"\n"));
+    format!(
+        "product = \"{product}\"\ntime_zone = \"UTC\"\n{}[plans.free]\nrank = 0\n[plans.free.limits]\n",
+        features.collect::<String>()
+    )
+}
+
+/// A feature that another node published a moment ago is known at once, of one event and of many.
+///
+/// Failed when events were judged by the catalogs at hand alone (`unknown_feature`).
+#[test]
+fn what_another_node_published_a_moment_ago_is_known() {
+    with_service(|service| async move {
+        let product = format!("p-{}", uuid::Uuid::new_v4().simple());
+        let here = service.host.service();
+        let text = catalog(&product, &["one"]);
+        here.publish_catalog(&product, &text, None).await.unwrap();
+        let url = format!("/v1/products/{product}/events");
+        let elsewhere = async |features: &[&str]| {
+            let text = catalog(&product, features);
+            publish_catalog(&service.ledger, &product, &text, None)
+                .await
+                .unwrap();
+        };
+        elsewhere(&["one", "two"]).await;
+        let user = subject();
+        let single = [("content-type", "application/cloudevents+json")];
+        let told = service
+            .post_with(&url, &single, event("e2", &user, "two").to_string())
+            .await;
+        assert_eq!(told.status, 200, "{}", told.text);
+        elsewhere(&["one", "two", "three"]).await;
+        let batch = [("content-type", "application/cloudevents-batch+json")];
+        let events = json!([event("e3", &user, "three"), event("e4", &user, "four")]);
+        let told = service.post_with(&url, &batch, events.to_string()).await;
+        let results = told.json()["results"].clone();
+        assert_eq!(results[0]["status"], "recorded", "{results}");
+        assert_eq!(results[1]["error"]["code"], "unknown_feature", "{results}");
     });
 }

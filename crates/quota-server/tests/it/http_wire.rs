@@ -134,6 +134,68 @@ fn one_connection_carries_many_requests_in_order() {
     });
 }
 
+/// A head that cannot be read is answered with a problem, also where most of it still lies unread in the socket.
+///
+/// Failed when hyper's bare answer went out, and when the connection was closed at once (it is reset before it is read).
+#[test]
+fn an_unreadable_head_is_answered_with_a_problem() {
+    with_service(|service| async move {
+        let many: String = (0..30_000).map(|n| format!("x-{n}: y\r\n")).collect();
+        let heads = [
+            (
+                "GET /healthz HTTP/1.1\r\nhost: x\x01\r\n\r\n".to_owned(),
+                400,
+                "malformed",
+            ),
+            (
+                "GET /a\x02b HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+                400,
+                "malformed",
+            ),
+            (
+                format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
+                431,
+                "headers_too_large",
+            ),
+            (
+                format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000)),
+                414,
+                "uri_too_long",
+            ),
+        ];
+        for (head, status, code) in heads {
+            let mut socket = connect(service).await;
+            socket.write_all(head.as_bytes()).await.unwrap_or_default();
+            let answer = rest(socket).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            assert!(answer.contains("application/problem+json"), "{answer}");
+            assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
+        }
+    });
+}
+
+/// A client that reads nothing of its answers is cut off, so that what waits for it does not lie in memory for ever.
+///
+/// Failed without a limit to how long an answer may wait (all answers come, half a minute later).
+#[test]
+fn a_client_that_never_reads_is_cut_off() {
+    with_service(|service| async move {
+        let mut socket = connect(service).await;
+        let get = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
+        socket.write_all(get.repeat(400).as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        let mut bytes = Vec::new();
+        socket.read_to_end(&mut bytes).await.unwrap_or_default();
+        let answers = String::from_utf8_lossy(&bytes)
+            .matches("HTTP/1.1 200")
+            .count();
+        assert!((1..400).contains(&answers), "{answers} answers");
+    });
+}
+
 #[test]
 fn a_stop_answers_every_request_that_got_in() {
     RUNTIME.block_on(async {

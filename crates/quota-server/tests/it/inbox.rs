@@ -319,3 +319,31 @@ async fn a_graceful_stop_drains_the_broker_that_forgets() {
     assert_eq!(told(&ledger).await.len(), 3_001);
     drop(broker);
 }
+
+/// A record of a feature that another node published a moment ago gets in.
+///
+/// Failed when records were judged by the catalogs at hand alone (it is a dead letter).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feature_published_a_moment_ago_is_known() {
+    let Some(topics) = real_topics().await else {
+        return;
+    };
+    let database = Database::fresh().await;
+    let ledger = database.ledger().await;
+    topics.ensure_inboxes(&[PRODUCT.into()]).await.unwrap();
+    let running = Running::start(&database, &topics, &[Role::Inbox]).await;
+    send(&topics, &[Sent::usage("first", "s1", 1)]).await;
+    told_count(&ledger, 1).await;
+    let more = CATALOG.replace(
+        "[features.units]",
+        "[features.late]\nmessage = \"no more\"\n[features.units]",
+    );
+    publish_catalog(&ledger, PRODUCT, &more, None)
+        .await
+        .unwrap();
+    let late = Sent::structured("late", "s1", r#"{"feature":"late"}"#);
+    send(&topics, &[late]).await;
+    told_count(&ledger, 2).await;
+    running.stop().await;
+    assert!(letters(&topics, 0).await.is_empty());
+}

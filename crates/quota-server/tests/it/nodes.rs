@@ -6,6 +6,7 @@ use quota_core::row::Row;
 use quota_core::state::FOLD_VERSION;
 use quota_kafka::{EmbeddedBroker, Settings};
 use quota_postgres::Ledger;
+use quota_server::admission::Gate;
 use quota_server::config::Role;
 use quota_server::node::Node;
 use quota_server::publishing::publish_catalog;
@@ -88,6 +89,11 @@ impl Database {
 
     pub async fn ledger(&self) -> Ledger {
         Ledger::connect(&self.url, FOLD_VERSION, 2).await.unwrap()
+    }
+
+    /// Does what only a superuser may.
+    pub fn psql(&self, text: &str) {
+        psql(&with_name(&server_url(), &self.name), text);
     }
 
     /// Cuts everybody off, or lets them in again.
@@ -202,12 +208,17 @@ pub struct Running {
 
 impl Running {
     pub async fn start(database: &Database, topics: &Topics, roles: &[Role]) -> Self {
-        let (node, queue) = Node::open(
-            &database.url,
-            Arc::new(quota_server::admission::Gate::open()),
-        )
-        .await
-        .unwrap();
+        Self::start_behind(Gate::open(), database, topics, roles).await
+    }
+
+    /// The same behind a gate.
+    pub async fn start_behind(
+        gate: Gate,
+        database: &Database,
+        topics: &Topics,
+        roles: &[Role],
+    ) -> Self {
+        let (node, queue) = Node::open(&database.url, Arc::new(gate)).await.unwrap();
         let stop_lane = CancellationToken::new();
         let lane = writer::run(node.lane_context(), queue, stop_lane.clone());
         let roles = roles.iter().copied().collect();

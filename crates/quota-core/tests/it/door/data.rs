@@ -155,11 +155,17 @@ fn purchases_are_judged_by_their_plan() {
         refused(&purchase("ends_at", json!("soon"))),
         invalid("ends_at")
     );
-    assert_eq!(
-        refused(&purchase("ends_at", json!("2026-11-20T12:00:00Z"))),
-        invalid("ends_at")
+    let at_its_start = with(
+        purchase("ends_at", json!("2026-11-20T12:00:00Z")),
+        "time",
+        json!("2026-11-20T12:00:00Z"),
     );
-    assert!(let_in(&purchase("ends_at", json!("2026-11-20T12:00:01Z"))).is_ok());
+    assert_eq!(refused(&at_its_start), invalid("ends_at"));
+    let redelivered = purchase("ends_at", json!("2026-11-20T11:00:00Z"));
+    assert!(
+        let_in(&redelivered).is_ok(),
+        "the decision knows whether it was told before"
+    );
     let past = with(
         purchase("ends_at", json!("2026-11-01T00:00:01Z")),
         "time",
