@@ -176,7 +176,7 @@ fn readings(target: &str) -> Vec<String> {
 }
 
 proptest! {
-    /// Seen to fail without the refusal of `;`, of a second encoding, and of another case, one after the other.
+    /// Seen to fail without the refusal of `;`, of a second encoding, and of another case.
     #[test]
     fn no_disguise_of_a_gated_path_is_open(target in disguise()) {
         if readings(&target).iter().any(|path| path == GATED) {

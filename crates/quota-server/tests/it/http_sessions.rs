@@ -246,7 +246,6 @@ fn a_refused_force_new_closes_nothing_and_an_active_session_needs_no_gate() {
     });
 }
 
-/// Seen to fail with a lane that decides a command on the state before the batch.
 #[test]
 fn a_race_opens_one_session() {
     with_service(|service| async move {

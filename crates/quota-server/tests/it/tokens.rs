@@ -82,7 +82,7 @@ async fn a_token_is_good_in_its_time_and_names_a_subject() {
     }
 }
 
-/// Seen to fail with validation by the algorithm that the token's header names.
+/// Seen to fail with keys that are tried whatever name the token gives.
 #[tokio::test]
 async fn settings_choose_the_algorithm_and_no_token_does() {
     let dir = tempfile::tempdir().unwrap();
@@ -266,7 +266,7 @@ impl KeyServer {
     }
 }
 
-/// Seen to fail with a set that is read once, and with one that is read for every unknown token.
+/// Seen to fail with a set that is read once, and with one that is read again for every token that no key has signed.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_and_go_with_their_url() {
     let server = KeyServer::start().await;
