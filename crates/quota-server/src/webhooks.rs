@@ -79,7 +79,7 @@ pub async fn take(node: &Node, product: &str, body: &[u8]) -> Result<Told, Refus
         Verdict::Held(reason) => hold(node, product, Some(&notice), reason, body)
             .await
             .map_err(unavailable)?,
-        record @ Verdict::Record { .. } => match record_it(node, product, record).await {
+        record @ Verdict::Record { .. } => match record_it(node, product, &notice, record).await {
             Ok(told) => told,
             Err(reason) => hold(node, product, Some(&notice), reason, body)
                 .await
@@ -122,9 +122,36 @@ pub async fn counted(node: &Node, product: &str, notice: &Notice) -> Result<Coun
 
 /// Records a verdict's fact.
 ///
+/// Where another event tells of the same at the same moment, the notice is judged again: it may say more than the one that
+/// came first, as the charge of a subscription does whose payment came by itself.
+///
 /// # Errors
 /// Why it has to wait: a stable code.
-async fn record_it(node: &Node, product: &str, verdict: Verdict) -> Result<Told, &'static str> {
+async fn record_it(
+    node: &Node,
+    product: &str,
+    notice: &Notice,
+    verdict: Verdict,
+) -> Result<Told, &'static str> {
+    if let Some(told) = record_once(node, product, verdict).await? {
+        return Ok(told);
+    }
+    let again = judge(node, product, notice)
+        .await
+        .map_err(|_| UNAVAILABLE)?;
+    let told = match again {
+        record @ Verdict::Record { .. } => record_once(node, product, record).await?,
+        _ => None,
+    };
+    Ok(told.unwrap_or(Told::new(Status::Duplicate, Some("already_recorded"))))
+}
+
+/// Records a verdict's fact; none where another event has told of the same a moment ago, in its own words.
+async fn record_once(
+    node: &Node,
+    product: &str,
+    verdict: Verdict,
+) -> Result<Option<Told>, &'static str> {
     let Verdict::Record {
         subject,
         fact,
@@ -140,15 +167,12 @@ async fn record_it(node: &Node, product: &str, verdict: Verdict) -> Result<Told,
     match node.writer.submit(command).await {
         Answer::Recorded {
             duplicate: true, ..
-        } => Ok(Told::new(Status::Duplicate, Some("already_recorded"))),
+        } => Ok(Some(Told::new(Status::Duplicate, Some("already_recorded")))),
         Answer::Recorded { .. } if counted => {
-            Ok(Told::new(Status::Duplicate, Some("payment_counted")))
+            Ok(Some(Told::new(Status::Duplicate, Some("payment_counted"))))
         }
-        Answer::Recorded { .. } => Ok(Told::new(Status::Recorded, None)),
-        // Another event has told of the same a moment ago, in its own words.
-        Answer::Refused(refusal) if refusal.code == "idempotency_conflict" => {
-            Ok(Told::new(Status::Duplicate, Some("already_recorded")))
-        }
+        Answer::Recorded { .. } => Ok(Some(Told::new(Status::Recorded, None))),
+        Answer::Refused(refusal) if refusal.code == "idempotency_conflict" => Ok(None),
         Answer::Refused(refusal) if matches!(refusal.status, 503 | 504) => Err(UNAVAILABLE),
         Answer::Refused(refusal) => Err(refusal.code),
         other => {
@@ -207,18 +231,17 @@ pub async fn settle(
 async fn settle_one(node: &Node, webhook: &HeldWebhook, counted: bool) -> Result<(), Error> {
     let body = webhook.body.as_deref().unwrap_or_default();
     let product = webhook.product.as_str();
-    let verdict = match Notice::read(body) {
-        Some(notice) => judge(node, product, &notice).await?,
-        None => Verdict::Held(UNREADABLE),
-    };
-    let settled = match verdict {
-        Verdict::Counted => Ok("counted"),
-        Verdict::Ignored(reason) => Ok(reason),
-        Verdict::Held(_) if counted => Ok("counted"),
-        Verdict::Held(reason) => Err(reason),
-        record @ Verdict::Record { .. } => record_it(node, product, record)
-            .await
-            .map(|told| told.status.word()),
+    let settled = match Notice::read(body) {
+        None => Err(UNREADABLE),
+        Some(notice) => match judge(node, product, &notice).await? {
+            Verdict::Counted => Ok("counted"),
+            Verdict::Ignored(reason) => Ok(reason),
+            Verdict::Held(_) if counted => Ok("counted"),
+            Verdict::Held(reason) => Err(reason),
+            record @ Verdict::Record { .. } => record_it(node, product, &notice, record)
+                .await
+                .map(|told| told.status.word()),
+        },
     };
     match settled {
         Ok(resolution) => {

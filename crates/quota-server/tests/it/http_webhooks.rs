@@ -347,3 +347,39 @@ fn what_is_held_is_listed_once_and_counted_as_an_alarm() {
         assert_eq!(service.get(HOOK).await.problem().0, 405);
     });
 }
+
+/// A payment told by itself and as its subscription's charge, at the same moment: whichever is recorded first, the
+/// subscription is known, so that its cancellation finds the grant.
+///
+/// Seen to fail where what came second was a duplicate without another look: its subscription was lost.
+#[test]
+fn a_charge_told_beside_its_payment_keeps_its_subscription() {
+    with_service(|service| async move {
+        for _ in 0..8 {
+            let (user, sub) = (subject(), fresh("sub"));
+            let notes = json!({"subject": user, "plan": "basic"});
+            let paid = payment(&fresh("pay"), 9900, notes);
+            let subscription = json!({
+                "id": sub, "entity": "subscription", "notes": [],
+                "current_start": now() - 60, "current_end": now() + 30 * 86_400,
+            });
+            let charged = body(
+                "subscription.charged",
+                json!({"payment": {"entity": paid}, "subscription": {"entity": subscription}}),
+            );
+            let both = [captured(&paid), charged];
+            let told = (0..8).map(|n| tell(service, &both[n % 2]));
+            let told = futures::future::join_all(told).await;
+            let recorded = told.iter().filter(|(status, _)| status == "recorded");
+            assert_eq!(recorded.count(), 1, "{told:?}");
+            let cancelled = body(
+                "subscription.cancelled",
+                json!({"subscription": {"entity": subscription}}),
+            );
+            let ended = tell(service, &cancelled).await;
+            assert_eq!(ended, ("recorded".to_owned(), Value::Null), "{told:?}");
+            let after = entitlements(service, &user).await;
+            assert_eq!(after["grants"].as_array().unwrap().len(), 1);
+        }
+    });
+}
