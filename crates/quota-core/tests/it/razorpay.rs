@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const PAID_AT: i64 = 1_795_000_000;
+/// What a charge pays for, in seconds: not the month that a payment by itself would.
+const PERIOD: i64 = 31 * 86_400;
 
 fn catalog(product: &str) -> Catalog {
     let text = shipped().into_iter().find(|(name, _)| *name == product);
@@ -38,8 +40,8 @@ fn payment(id: &str, amount: i64, notes: Value) -> Value {
 fn subscription(id: &str, month: i64, notes: Value) -> Value {
     json!({
         "id": id, "entity": "subscription", "plan_id": "plan_BvrFKjSxauOH7N", "customer_id": "cust_C0WlbKhp3aLA7W",
-        "status": "active", "type": 2, "current_start": PAID_AT + month * 2_592_000,
-        "current_end": PAID_AT + (month + 1) * 2_592_000, "ended_at": null, "quantity": 1, "notes": notes,
+        "status": "active", "type": 2, "current_start": PAID_AT + month * PERIOD,
+        "current_end": PAID_AT + (month + 1) * PERIOD, "ended_at": null, "quantity": 1, "notes": notes,
         "charge_at": PAID_AT, "start_at": PAID_AT, "end_at": PAID_AT + 31_536_000, "auth_attempts": 0, "total_count": 12,
         "paid_count": month + 1, "customer_notify": true, "created_at": PAID_AT - 600, "expire_by": null,
         "short_url": null, "has_scheduled_changes": false, "change_scheduled_at": null, "source": "api",
@@ -146,7 +148,7 @@ fn a_charge_is_a_purchase_and_then_a_renewal_over_its_own_period() {
     assert_eq!(event["type"], "subscription.purchased");
     assert_eq!(event["data"]["subscription"], "sub_1");
     assert_eq!(event["data"]["starts_at"], json!(at(PAID_AT)));
-    assert_eq!(event["data"]["ends_at"], json!(at(PAID_AT + 2_592_000)));
+    assert_eq!(event["data"]["ends_at"], json!(at(PAID_AT + PERIOD)));
     // Notes that name nobody: found by the subscription.
     let known = Counted {
         payment: None,
@@ -467,7 +469,8 @@ impl Books {
     }
 }
 
-/// What a subject has after these bodies came in this order, each perhaps again and again, without what names its age.
+/// What a subject has after these bodies came in this order, some again and again, and at last those that it leaves out;
+/// and how many are held then.
 fn after(bodies: &[Value], order: &[usize]) -> (Value, usize) {
     let now = at(PAID_AT + 3600);
     let mut books = Books {
@@ -477,8 +480,9 @@ fn after(bodies: &[Value], order: &[usize]) -> (Value, usize) {
         held: Vec::new(),
         now,
     };
-    for index in order.iter().chain(&(0..bodies.len()).collect::<Vec<_>>()) {
-        books.take(&bodies[*index]);
+    let rest = (0..bodies.len()).filter(|index| !order.contains(index));
+    for index in order.iter().copied().chain(rest) {
+        books.take(&bodies[index]);
     }
     let (desk, held) = (&books.desk, books.held.len());
     let body = entitlements(
@@ -495,6 +499,9 @@ fn after(bodies: &[Value], order: &[usize]) -> (Value, usize) {
 proptest! {
     /// Whatever mix of events tells of a payment, in whatever order and however often: it is counted once, and what it was
     /// taken back by takes effect.
+    ///
+    /// Failed when the payment of an invoice was counted by itself too (its month, not the charge's period), and when a
+    /// refund of a payment that is not known was ignored (the plan goes on).
     #[test]
     fn any_order_and_repetition_comes_to_the_same(
         order in proptest::collection::vec(0_usize..4, 0..12), refunded in any::<bool>(), charged in any::<bool>(),

@@ -126,6 +126,8 @@ fn webhooks_do_not_wait_for_ever() {
 
 /// An append notes whose its payments and subscriptions are, the first teller of each, and nothing of a stale partition;
 /// what waits for one of them is ripe then.
+///
+/// Failed when the append noted nothing, and when it noted what its fence kept out (pay_2).
 #[test]
 fn payments_are_known_with_their_append() {
     with_ledger(2, |database| async move {
@@ -172,9 +174,15 @@ fn payments_are_known_with_their_append() {
         ];
         lane.append(&rows, &fences, false).await.unwrap();
         let mut stale = Writer::new(database.info);
-        let fence = [stale.fence(1)];
-        let lost = stale.row_in(1, "applyx", &two, kind, "d", &bought("pro", "pay_2", ""));
-        lane.append(&[lost], &fence, false).await.unwrap();
+        let fences = [writer.fence(0), stale.fence(1)];
+        let rows = [
+            writer.row_in(0, "applyx", &one, kind, "e", &bought("pro", "pay_3", "")),
+            stale.row_in(1, "applyx", &two, kind, "d", &bought("pro", "pay_2", "")),
+        ];
+        let appended = lane.append(&rows, &fences, false).await.unwrap();
+        assert_eq!(appended.partitions, [0]);
+        let beside = ledger.counted("applyx", Some("pay_3"), None).await.unwrap();
+        assert_eq!(beside.payment, Some((one.clone(), "pro".to_owned())));
         let whose = (one.clone(), "basic".to_owned());
         let counted = ledger.counted("applyx", Some("pay_1"), Some("sub_1"));
         let known = Counted {

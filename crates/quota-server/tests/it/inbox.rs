@@ -1,8 +1,8 @@
 //! Inbox: every record is in the ledger once, or in the dead letters with its reason; nothing is stuck, nothing lost.
 
-use crate::inboxes::{PATIENCE, Sent, letters, send, send_to, text, told, told_count};
+use crate::inboxes::{PATIENCE, Sent, letters, send, send_by, send_to, text, told, told_count};
 use crate::nodes::{CATALOG, Database, PRODUCT, Running, embedded_topics, real_topics, unique};
-use quota_kafka::Record;
+use quota_kafka::{Publisher, PublisherOptions, Record};
 use quota_server::config::Role;
 use quota_server::publishing::publish_catalog;
 use std::sync::Arc;
@@ -320,7 +320,7 @@ async fn a_graceful_stop_drains_the_broker_that_forgets() {
     drop(broker);
 }
 
-/// A record of a feature that another node published a moment ago gets in.
+/// Records of features that another node published a moment ago get in.
 ///
 /// Failed when records were judged by the catalogs at hand alone (it is a dead letter).
 #[tokio::test(flavor = "multi_thread")]
@@ -332,18 +332,23 @@ async fn a_feature_published_a_moment_ago_is_known() {
     let ledger = database.ledger().await;
     topics.ensure_inboxes(&[PRODUCT.into()]).await.unwrap();
     let running = Running::start(&database, &topics, &[Role::Inbox]).await;
-    send(&topics, &[Sent::usage("first", "s1", 1)]).await;
-    told_count(&ledger, 1).await;
-    let more = CATALOG.replace(
-        "[features.units]",
-        "[features.late]\nmessage = \"no more\"\n[features.units]",
-    );
-    publish_catalog(&ledger, PRODUCT, &more, None)
-        .await
-        .unwrap();
-    let late = Sent::structured("late", "s1", r#"{"feature":"late"}"#);
-    send(&topics, &[late]).await;
-    told_count(&ledger, 2).await;
+    let publisher = Publisher::open(topics.settings(), &PublisherOptions::default()).unwrap();
+    let mut catalog = CATALOG.to_owned();
+    for n in 1..=5 {
+        // It reads along, once a second: so that it cannot have seen all of them in time.
+        let first = Sent::usage(&format!("first-{n}"), "s1", 1);
+        send_by(&publisher, &topics, PRODUCT, &[first]).await;
+        told_count(&ledger, 2 * n - 1).await;
+        let late = format!("[features.late-{n}]\nmessage = \"no more\"\n[features.units]");
+        catalog = catalog.replace("[features.units]", &late);
+        publish_catalog(&ledger, PRODUCT, &catalog, None)
+            .await
+            .unwrap();
+        let data = format!(r#"{{"feature":"late-{n}"}}"#);
+        let late = Sent::structured(&format!("late-{n}"), "s1", &data);
+        send_by(&publisher, &topics, PRODUCT, &[late]).await;
+        told_count(&ledger, 2 * n).await;
+    }
     running.stop().await;
     assert!(letters(&topics, 0).await.is_empty());
 }

@@ -72,8 +72,13 @@ pub async fn send(topics: &Topics, records: &[Sent]) {
 }
 
 pub async fn send_to(topics: &Topics, product: &str, records: &[Sent]) {
-    let topic = topics.inbox(product);
     let publisher = Publisher::open(topics.settings(), &PublisherOptions::default()).unwrap();
+    send_by(&publisher, topics, product, records).await;
+}
+
+/// The same by a publisher that is there already, at once.
+pub async fn send_by(publisher: &Publisher, topics: &Topics, product: &str, records: &[Sent]) {
+    let topic = topics.inbox(product);
     let outgoing = records.iter().map(|sent| Outgoing {
         topic: &topic,
         partition: None,
