@@ -22,6 +22,9 @@ pub const UNREADABLE: &str = "unreadable";
 /// Held: the ledger could not take it when it came.
 pub const UNAVAILABLE: &str = "unavailable";
 
+/// Held: the catalog has no such plan, or nothing names one.
+pub const UNKNOWN_PLAN: &str = "unknown_plan";
+
 /// Events that change nothing: a payment that is not complete, or what the end of a paid period says anyway.
 const IGNORED: [&str; 10] = [
     "payment.authorized",
@@ -152,10 +155,10 @@ impl Notice {
         let subject = self.subject.as_ref();
         let subject = subject.or(known.map(|known| &known.subject));
         let subject = subject.ok_or("unknown_subject")?;
-        let plan = self.plan(catalog, known).ok_or("unknown_plan")?;
-        let terms = catalog.plan(plan).ok_or("unknown_plan")?;
+        let plan = self.plan(catalog, known).ok_or(UNKNOWN_PLAN)?;
+        let terms = catalog.plan(plan).ok_or(UNKNOWN_PLAN)?;
         if terms.rank == Some(0) {
-            return Err("unknown_plan");
+            return Err(UNKNOWN_PLAN);
         }
         let payment = self.payment.as_ref().ok_or("unknown_payload")?;
         let amount = payment.amount.ok_or("unknown_payload")?;

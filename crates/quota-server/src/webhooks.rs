@@ -5,7 +5,9 @@
 
 use crate::node::Node;
 use quota_core::command::{Address, Answer, Command, Refusal, Wish};
-use quota_core::razorpay::{Counted, Notice, UNAVAILABLE, UNREADABLE, Verdict, Whose};
+use quota_core::razorpay::{
+    Counted, Notice, UNAVAILABLE, UNKNOWN_PLAN, UNREADABLE, Verdict, Whose,
+};
 use quota_postgres::{Error, HeldWebhook, NewWebhook};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +74,18 @@ pub async fn take(node: &Node, product: &str, body: &[u8]) -> Result<Told, Refus
             .await
             .map_err(unavailable);
     };
-    let verdict = judge(node, product, &notice).await.map_err(unavailable)?;
+    let came = Instant::now();
+    let mut verdict = judge(node, product, &notice).await.map_err(unavailable)?;
+    if verdict == Verdict::Held(UNKNOWN_PLAN) {
+        // Another node may have published it a moment ago.
+        match node.shelf.load_since(&node.ledger, came).await {
+            Ok(()) => verdict = judge(node, product, &notice).await.map_err(unavailable)?,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, product, "the catalogs cannot be read");
+            }
+        }
+    }
     let told = match verdict {
         Verdict::Counted => Told::new(Status::Duplicate, Some("payment_counted")),
         Verdict::Ignored(reason) => Told::new(Status::Ignored, Some(reason)),

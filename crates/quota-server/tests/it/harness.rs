@@ -26,6 +26,8 @@ static SHARED: LazyLock<Fixture> = LazyLock::new(|| {
 pub const PRODUCT: &str = "applyx";
 /// What the usual product's webhooks may be signed with.
 pub const SECRETS: [&str; 2] = ["hook-secret-new", "hook-secret-old"];
+/// A product that a test publishes for itself; its webhooks may be signed with the same.
+pub const SHOP: &str = "a-shop";
 /// Every scope.
 pub const ALL: &str = "publish,consume,check,read,admin,gateway";
 
@@ -183,9 +185,13 @@ pub fn secret(product: &str) -> String {
 }
 
 fn secrets() -> BTreeMap<String, ProductSecrets> {
-    let products = quota_core::catalog::shipped().map(|(product, _)| {
+    let shipped = quota_core::catalog::shipped();
+    let products = shipped.iter().map(|(product, _)| *product).chain([SHOP]);
+    let products = products.map(|product| {
         let jwt_hs256 = Some(secret(product));
-        let signed = SECRETS.iter().filter(|_| product == PRODUCT);
+        let signed = SECRETS
+            .iter()
+            .filter(|_| [PRODUCT, SHOP].contains(&product));
         let secrets = ProductSecrets {
             jwt_hs256,
             razorpay_secrets: signed.map(|secret| (*secret).to_owned()).collect(),
@@ -193,7 +199,7 @@ fn secrets() -> BTreeMap<String, ProductSecrets> {
         };
         (product.to_owned(), secrets)
     });
-    products.into()
+    products.collect()
 }
 
 /// A good token of a user.

@@ -1,7 +1,8 @@
 //! Razorpay's webhooks over HTTP: forged, shuffled, repeated, all at once, and held until they can be settled.
 
-use crate::harness::{Answer, Fixture, SECRETS, path, send, subject, with_service};
+use crate::harness::{Answer, Fixture, SECRETS, SHOP, path, send, subject, with_service};
 use hmac::{Hmac, Mac as _};
+use quota_server::publishing::publish_catalog;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -155,6 +156,8 @@ fn what_is_forged_is_refused_and_not_kept() {
 }
 
 /// Every event of a payment, many times and all at once: one grant, and one answer that it was recorded by.
+///
+/// Failed when the event's id was not the payment's (all twelve are recorded).
 #[test]
 fn a_payment_told_all_at_once_is_counted_once() {
     with_service(|service| async move {
@@ -196,6 +199,8 @@ fn a_payment_told_all_at_once_is_counted_once() {
 
 /// A refund before its payment waits, and takes effect when the payment is counted, however it is: by a webhook, or by a
 /// service that publishes the purchase. A webhook of a published purchase is a duplicate.
+///
+/// Failed when a webhook that was recorded did not look for what waits for it, and when nothing looked but webhooks.
 #[test]
 fn a_refund_that_comes_first_waits_for_its_payment() {
     with_service(|service| async move {
@@ -291,6 +296,32 @@ fn a_subscription_is_bought_renewed_and_cancelled() {
             i64::try_from((begun + 2 * month) * 1_000_000).unwrap(),
         );
         assert_eq!(grants[0]["ends_at"], end.to_millis_text().as_str());
+    });
+}
+
+/// A plan that another node published a moment ago is known.
+///
+/// Failed when webhooks were judged by the catalogs at hand alone (held, `unknown_plan`).
+#[test]
+fn a_plan_published_a_moment_ago_is_known() {
+    with_service(|service| async move {
+        let without = format!(
+            "product = \"{SHOP}\"\ntime_zone = \"UTC\"\n[features.units]\nmessage = \"no more\"\n\
+             [plans.free]\nrank = 0\n[plans.free.limits]\n"
+        );
+        let here = service.host.service();
+        here.publish_catalog(SHOP, &without, None).await.unwrap();
+        let gold = "[plans.gold]\nrank = 1\nprice = 9900\ncurrency = \"INR\"\nperiod = \"month\"\n\
+                    [plans.gold.limits]\n";
+        let with = format!("{without}{gold}");
+        publish_catalog(&service.ledger, SHOP, &with, None)
+            .await
+            .unwrap();
+        let notes = json!({"subject": subject(), "plan": "gold"});
+        let paid = captured(&payment(&fresh("pay"), 9900, notes)).to_string();
+        let hook = format!("/v1/products/{SHOP}/webhooks/razorpay");
+        let told = tell_raw(service, &hook, &paid, SECRETS[0]).await;
+        assert_eq!(told.json()["status"], "recorded", "{}", told.text);
     });
 }
 
