@@ -66,7 +66,7 @@ pub fn import(
     if superadmin {
         facts.push(Fact {
             source: IMPORT_SOURCE.to_owned(),
-            id: format!("import:{subject}:superadmin"),
+            id: format!("import:{subject}:flag:superadmin"),
             time: None,
             event: Event::SubjectFlagged(Flagged {
                 flag: "superadmin".to_owned(),
@@ -96,8 +96,10 @@ fn bought(
     if let Some(ends_at) = ends_at {
         data.insert("ends_at".to_owned(), json!(ends_at));
     }
+    // Not the payment's: a feature may be called what the plan is called.
+    let id = format!("import:{subject}:plan:{plan}");
     let name = "subscription.purchased";
-    let bought = fact(IMPORT_SOURCE, &payment_id, time, name, &data, catalog, now);
+    let bought = fact(IMPORT_SOURCE, &id, time, name, &data, catalog, now);
     let mut bought = bought.map_err(of_line)?;
     // Longer than what others may call a payment, where the subject's name is.
     if let Event::SubscriptionPurchased(purchase) = &mut bought.event {

@@ -4,10 +4,15 @@ use quota_core::catalog::{Catalog, shipped};
 use quota_core::door::import;
 use quota_core::time::Timestamp;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 fn judge(product: &str, line: Value) -> Result<(String, Vec<Value>), (String, String)> {
     let text = shipped().into_iter().find(|(name, _)| *name == product);
-    let catalog = Catalog::parse(text.unwrap().1).unwrap();
+    judge_by(text.unwrap().1, line)
+}
+
+fn judge_by(catalog: &str, line: Value) -> Result<(String, Vec<Value>), (String, String)> {
+    let catalog = Catalog::parse(catalog).unwrap();
     let now = Timestamp::parse("2026-11-20T12:00:00Z").unwrap();
     let line: Map<String, Value> = line.as_object().unwrap().clone();
     let read = import(&line, &catalog, now).map_err(|rejection| {
@@ -41,9 +46,14 @@ fn a_line_becomes_facts_whose_ids_follow_from_it() {
     assert_eq!(
         facts,
         [
-            json!(["subscription.purchased", "import:u1:basic", time, bought]),
+            json!([
+                "subscription.purchased",
+                "import:u1:plan:basic",
+                time,
+                bought
+            ]),
             json!(["usage.imported", format!("import:u1:resume_edits:{time}"), time, {"feature": "resume_edits", "amount": 7}]),
-            json!(["subject.flagged", "import:u1:superadmin", null, {"flag": "superadmin", "value": true}]),
+            json!(["subject.flagged", "import:u1:flag:superadmin", null, {"flag": "superadmin", "value": true}]),
         ]
     );
     let plain = json!({"subject": "u1", "feature": "interviews", "amount": 0, "plan": "free", "superadmin": false});
@@ -58,6 +68,22 @@ fn a_line_becomes_facts_whose_ids_follow_from_it() {
     let long =
         json!({"subject": "u".repeat(128), "feature": "interviews", "amount": 1, "plan": "pro"});
     assert_eq!(judge("applyx", long).unwrap().1.len(), 2);
+}
+
+/// A feature may be called what a plan is called, or a flag: each fact of a line has an id of its own.
+///
+/// Failed when ids were made of the bare names (the second fact contradicts the first, and the line is refused).
+#[test]
+fn a_line_s_facts_have_ids_of_their_own() {
+    let catalog = "product = \"p\"\ntime_zone = \"UTC\"\n[features.pro]\nmessage = \"no more\"\n\
+                   [features.superadmin]\nmessage = \"no more\"\n[plans.pro]\nrank = 1\nperiod = \"month\"\n\
+                   [plans.pro.limits]\n";
+    for feature in ["pro", "superadmin"] {
+        let line = json!({"subject": "u1", "feature": feature, "amount": 1, "plan": "pro", "superadmin": true});
+        let (_, facts) = judge_by(catalog, line).unwrap();
+        let ids: BTreeSet<&str> = facts.iter().filter_map(|fact| fact[1].as_str()).collect();
+        assert_eq!(ids.len(), 3, "{ids:?}");
+    }
 }
 
 #[test]
