@@ -105,7 +105,7 @@ pub async fn admit(node: &Node, topics: &Topics, gate: &Gate, stop: &Cancellatio
                 LONG_PAUSE
             }
             Err(error) => {
-                let why = format!("Kafka was not reached since this node's start: {error:#}");
+                let why = format!("ledger and topic cannot be compared: {error:#}");
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(why, "nothing is written until it is");
                 }
