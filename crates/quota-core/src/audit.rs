@@ -18,12 +18,25 @@ pub struct Broken {
     pub what: String,
 }
 
+/// What a checkpoint says of one partition: this offset had this hash at that time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The partition's last offset then.
+    pub offset: i64,
+    /// Its hash.
+    pub hash: Hash,
+    /// When the checkpoint was made.
+    pub at: Timestamp,
+}
+
 /// A partition read from its first row on.
 pub struct Audit {
     partition: u32,
     partitions: u32,
     head: Head,
     subjects: BTreeMap<SubjectKey, (i64, i64)>,
+    /// By offset; of several that agree, one.
+    marks: BTreeMap<i64, Mark>,
 }
 
 impl Audit {
@@ -41,6 +54,52 @@ impl Audit {
             partitions,
             head,
             subjects: BTreeMap::new(),
+            marks: BTreeMap::new(),
+        }
+    }
+
+    /// Expects what a checkpoint says of this partition.
+    ///
+    /// # Errors
+    /// Another checkpoint said otherwise of the same offset: one of them is of another history.
+    pub fn expect(&mut self, mark: Mark) -> Result<(), Broken> {
+        // Before the first row there is nothing to compare but the genesis, which every audit begins with.
+        if mark.offset < 0 {
+            return Ok(());
+        }
+        let known = self.marks.entry(mark.offset).or_insert(mark);
+        if known.hash == mark.hash {
+            return Ok(());
+        }
+        let what = format!(
+            "the checkpoints of {} and {} differ here",
+            known.at, mark.at
+        );
+        Err(self.broken(mark.offset, what))
+    }
+
+    /// Whether all rows were read that checkpoints know of.
+    ///
+    /// # Errors
+    /// The first row that is missing at the partition's end.
+    pub fn finish(&self) -> Result<(), Broken> {
+        let missing = self.marks.range(self.head.offset + 1..).next_back();
+        match missing {
+            None => Ok(()),
+            Some((offset, mark)) => {
+                let what = format!(
+                    "the partition ends here, and went to offset {offset} at the checkpoint of {}",
+                    mark.at
+                );
+                Err(self.broken(self.head.offset + 1, what))
+            }
+        }
+    }
+
+    fn broken(&self, offset: i64, what: String) -> Broken {
+        Broken {
+            position: Position::new(self.partition, offset),
+            what,
         }
     }
 
@@ -91,6 +150,14 @@ impl Audit {
         }
         if row.hash != row.expected_hash(&self.head.hash) {
             return Some("the hash does not follow from the row and the one before it".to_owned());
+        }
+        if let Some(mark) = self.marks.get(&row.offset)
+            && mark.hash != row.hash
+        {
+            return Some(format!(
+                "the checkpoint of {} has another hash: this row or one before it was changed since",
+                mark.at
+            ));
         }
         if row.recorded_at < self.head.recorded_at {
             return Some("recorded_at goes back".to_owned());

@@ -2,6 +2,7 @@
 //!
 //! Every digest is SHA-256 over a domain word and length-prefixed fields, so that no two inputs of different shape meet.
 
+use crate::checkpoint::Checkpoint;
 use crate::row::Row;
 use crate::time::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -116,4 +117,18 @@ pub fn chain(previous: &Hash, digest: &Hash) -> Hash {
         .bytes(previous)
         .bytes(digest)
         .full()
+}
+
+/// The digest of a checkpoint: ledger, epoch, instant, and every partition's last offset and hash.
+#[must_use]
+pub fn checkpoint_digest(checkpoint: &Checkpoint) -> Hash {
+    let hasher = Hasher::new("quota-ledger checkpoint v1")
+        .bytes(&checkpoint.ledger_id)
+        .int(i64::from(checkpoint.epoch))
+        .time(checkpoint.at);
+    let ends = checkpoint.ends.iter();
+    ends.fold(hasher, |hasher, end| {
+        hasher.int(end.offset).bytes(&end.hash)
+    })
+    .full()
 }

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod catalog;
+pub mod checkpoint;
 pub mod command;
 pub mod decide;
 pub mod desk;

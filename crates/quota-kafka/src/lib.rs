@@ -25,6 +25,7 @@ mod follower;
 mod group;
 mod publisher;
 mod record;
+mod scan;
 mod tails;
 pub mod topic;
 

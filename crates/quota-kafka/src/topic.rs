@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use crate::client::{Brief, CALL_LIMIT, Settings, check_topic_name, code_of};
 use crate::error::{BrokerError, TopicError};
 
+pub use crate::scan::scan;
 pub use crate::tails::tails;
 
 /// A topic as it should be.
@@ -180,7 +181,7 @@ fn check(
 }
 
 /// The topic's number of partitions; `None` if it does not exist, 0 while one has no leader.
-fn partitions_with_leader(
+pub(crate) fn partitions_with_leader(
     consumer: &BaseConsumer<Brief>,
     topic: &str,
     limit: Duration,

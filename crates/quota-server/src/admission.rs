@@ -3,12 +3,15 @@
 //! A ledger that was restored to an earlier time would otherwise give positions out again that the topic already carries.
 //! A node that has compared once writes through an outage of Kafka; when a head went back, it compares again.
 
+use crate::checkpoints::newest;
 use crate::node::Node;
 use crate::topics::Topics;
 use anyhow::Context as _;
+use quota_core::checkpoint::Checkpoint;
 use quota_core::position::Position;
 use quota_core::record::{Received, from_record};
 use quota_core::row::Head;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -82,10 +85,18 @@ enum Compared {
 
 /// Makes the topics, compares their ends with the ledger's, and opens the gate when they fit; tries until then, and again
 /// when that is doubted.
-pub async fn admit(node: &Node, topics: &Topics, gate: &Gate, stop: &CancellationToken) {
+///
+/// `checkpoints` is the file that checkpoints are appended to: the newest there, and in their topic, must fit as well.
+pub async fn admit(
+    node: &Node,
+    topics: &Topics,
+    checkpoints: Option<&Path>,
+    gate: &Gate,
+    stop: &CancellationToken,
+) {
     let mut told = false;
     loop {
-        let pause = match compare(node, topics).await {
+        let pause = match compare(node, topics, checkpoints).await {
             Ok(Compared::Fits) => {
                 gate.set(None);
                 metrics::gauge!("quota_topic_ahead").set(0.0);
@@ -120,7 +131,11 @@ pub async fn admit(node: &Node, topics: &Topics, gate: &Gate, stop: &Cancellatio
     }
 }
 
-async fn compare(node: &Node, topics: &Topics) -> anyhow::Result<Compared> {
+async fn compare(
+    node: &Node,
+    topics: &Topics,
+    checkpoints: Option<&Path>,
+) -> anyhow::Result<Compared> {
     topics.ensure(node.partitions()).await?;
     // An inbox that cannot be made is its product's trouble alone; it is tried again while the inboxes are drained.
     if let Err(error) = topics.ensure_inboxes(&node.shelf.products()).await {
@@ -136,7 +151,13 @@ async fn compare(node: &Node, topics: &Topics) -> anyhow::Result<Compared> {
         let partitions = i32::try_from(node.partitions())?;
         quota_kafka::topic::tails(topics.settings(), &topics.ledger(), partitions).await?
     };
+    let checkpoints = newest(topics, checkpoints, node).await?;
     let heads = node.ledger.heads().await?;
+    for checkpoint in &checkpoints {
+        if let Some(what) = contradiction(node, checkpoint, &heads).await? {
+            return Ok(Compared::Differs(what));
+        }
+    }
     for (partition, (known, head)) in (0_u32..).zip(known.iter().zip(&heads)) {
         if !is_kept(node, partition, known, head).await? {
             return Ok(Compared::Differs(format!(
@@ -155,6 +176,28 @@ async fn compare(node: &Node, topics: &Topics) -> anyhow::Result<Compared> {
         }
     }
     Ok(Compared::Fits)
+}
+
+/// What a checkpoint says against the ledger.
+async fn contradiction(
+    node: &Node,
+    checkpoint: &Checkpoint,
+    heads: &[Head],
+) -> anyhow::Result<Option<String>> {
+    for (partition, (end, head)) in (0_u32..).zip(checkpoint.ends.iter().zip(heads)) {
+        let known = Head {
+            offset: end.offset,
+            hash: end.hash,
+            recorded_at: checkpoint.at,
+        };
+        if !is_kept(node, partition, &known, head).await? {
+            return Ok(Some(format!(
+                "the checkpoint of {} has {partition}:{}, and the ledger does not: it was restored to an earlier time, or changed",
+                checkpoint.at, end.offset
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the ledger still has the last row that this node knows of a partition.

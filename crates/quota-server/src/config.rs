@@ -1,5 +1,6 @@
 //! Settings: flags with environment names, and what they mean together.
 
+use crate::checkpoints::{Plan, Signer};
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use quota_kafka::EmbeddedBroker;
@@ -59,13 +60,26 @@ pub struct Checkpoints {
     /// A file that every checkpoint is appended to, beside their topic
     #[arg(long, env = "QUOTA_CHECKPOINT_FILE", value_name = "FILE")]
     pub checkpoint_file: Option<PathBuf>,
+    /// The private key that signs them, made up where the file is missing; without it, one for this process's life
+    #[arg(long, env = "QUOTA_CHECKPOINT_KEY", value_name = "FILE")]
+    pub checkpoint_key: Option<PathBuf>,
 }
 
 impl Checkpoints {
-    /// The time between two of them.
-    #[must_use]
-    pub fn interval(&self) -> Duration {
-        Duration::from_secs(u64::from(self.checkpoint_seconds))
+    /// How checkpoints are made.
+    ///
+    /// # Errors
+    /// The key's file cannot be read or made, or holds no key.
+    pub fn plan(&self) -> anyhow::Result<Plan> {
+        let signer = match &self.checkpoint_key {
+            Some(file) => Signer::of_file(file)?,
+            None => Signer::fresh()?,
+        };
+        Ok(Plan {
+            interval: Duration::from_secs(u64::from(self.checkpoint_seconds)),
+            file: self.checkpoint_file.clone(),
+            signer: Arc::new(signer),
+        })
     }
 }
 
@@ -212,10 +226,8 @@ pub struct ServiceSettings {
     pub kafka: Kafka,
     /// What this node does.
     pub roles: BTreeSet<Role>,
-    /// The time between two checkpoints.
-    pub checkpoint_interval: Duration,
-    /// Where checkpoints go, beside their topic.
-    pub checkpoint_file: Option<PathBuf>,
+    /// How checkpoints are made.
+    pub checkpoints: Plan,
     /// Secrets of products that the environment does not set.
     pub products: BTreeMap<String, ProductSecrets>,
 }

@@ -8,6 +8,7 @@ pub mod answering;
 pub mod api;
 pub mod auth;
 pub mod cache;
+pub mod checkpoints;
 pub mod cli;
 pub mod clock;
 pub mod config;

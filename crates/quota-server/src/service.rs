@@ -82,7 +82,10 @@ impl Service {
                 Arc::clone(&gate),
                 stop.clone(),
             );
-            tokio::spawn(async move { admit(&node, &topics, &gate, &stop).await })
+            let file = settings.checkpoints.file.clone();
+            tokio::spawn(async move {
+                admit(&node, &topics, file.as_deref(), &gate, &stop).await;
+            })
         };
         if tokio::time::timeout(START_PATIENCE, gate.opened())
             .await
@@ -92,7 +95,7 @@ impl Service {
                 "Kafka is not there: this node answers checks, and refuses to write until it is"
             );
         }
-        let workers = Workers::start(&node, &topics, &settings.roles);
+        let workers = Workers::start(&node, &topics, &settings.roles, settings.checkpoints);
         let running = Mutex::new(Some(Running {
             workers,
             lane,

@@ -1,5 +1,6 @@
 //! Verifying a ledger: every hash, every order, and that every view is the fold of the prefix that it claims.
 
+use crate::checkpoints::Marks;
 use crate::loading::fold_row;
 use crate::shelf::Shelf;
 use quota_core::audit::{Audit, Broken};
@@ -23,6 +24,8 @@ pub struct Verified {
     pub partitions: u32,
     /// Views that were compared with the fold of their events.
     pub views: u64,
+    /// Signed checkpoints that the ledger was held against.
+    pub checkpoints: usize,
 }
 
 /// What verifying came to.
@@ -33,25 +36,33 @@ pub enum Verdict {
     Bad(Broken),
 }
 
-/// Verifies the ledger, and the views of one product or of all. `progress` is told after each partition.
+/// Verifies the ledger, held against what checkpoints said of it, and the views of one product or of all. `progress` is
+/// told after each partition.
 ///
 /// # Errors
 /// The ledger cannot be read.
 pub async fn verify(
     ledger: &Ledger,
     product: Option<&str>,
+    marks: &Marks,
     mut progress: impl FnMut(u32, u32),
 ) -> anyhow::Result<Verdict> {
     let info = ledger.info();
     let shelf = Shelf::default();
     let mut verified = Verified {
         partitions: info.partitions,
+        checkpoints: marks.count(),
         ..Verified::default()
     };
     // Read before the events, so that every view's events are among those that are folded.
     let heads = ledger.heads().await?;
     for (partition, head) in (0_u32..).zip(heads) {
         let mut work = Partition::new(ledger, product, partition).await?;
+        for mark in marks.of(partition) {
+            if let Err(broken) = work.audit.expect(mark) {
+                return Ok(Verdict::Bad(broken));
+            }
+        }
         let end = head.offset.max(work.last_view());
         let mut pages = ledger.pages(partition, 0, end + 1, PAGE);
         loop {
@@ -181,6 +192,9 @@ impl<'a> Partition<'a> {
             return Ok(Err(
                 self.broken(missing, "this event is missing at the partition's end")
             ));
+        }
+        if let Err(broken) = self.audit.finish() {
+            return Ok(Err(broken));
         }
         for (key, view) in std::mem::take(&mut self.views) {
             let (key, view) = (&key, &view);

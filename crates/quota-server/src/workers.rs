@@ -1,5 +1,6 @@
 //! The workers of a node beside its lane and its answers: what each role starts, and the order in which they stop.
 
+use crate::checkpoints::{self, Plan};
 use crate::config::Role;
 use crate::heads::{self, Heads};
 use crate::node::Node;
@@ -26,7 +27,7 @@ pub struct Workers {
 impl Workers {
     /// Starts what these roles do. The subject cache is followed in any case.
     #[must_use]
-    pub fn start(node: &Node, topics: &Topics, roles: &BTreeSet<Role>) -> Self {
+    pub fn start(node: &Node, topics: &Topics, roles: &BTreeSet<Role>, plan: Plan) -> Self {
         let (sender, heads) = heads::channel();
         let mut workers = Self {
             intake: JoinSet::new(),
@@ -41,6 +42,9 @@ impl Workers {
         workers.carry(follower::run, node, topics, &heads);
         if roles.contains(&Role::Relay) {
             workers.carry(relay::run, node, topics, &heads);
+            let stop = workers.stop_carriers.clone();
+            let told = checkpoints::run(node.clone(), topics.clone(), plan, stop);
+            workers.carriers.spawn(told);
         }
         if roles.contains(&Role::Projector) {
             workers.carry(projector::run, node, topics, &heads);

@@ -10,6 +10,7 @@
 
 mod actor;
 mod acts;
+mod checkpoint;
 mod door;
 mod event;
 mod follow;

@@ -56,6 +56,8 @@ pub struct Instance {
     pub kafka: Kafka,
     /// The folder that holds everything.
     pub dir: PathBuf,
+    /// The file that checkpoints are appended to.
+    pub checkpoint_file: Option<PathBuf>,
 }
 
 impl Dev {
@@ -70,6 +72,7 @@ impl Dev {
         let checkpoints = Checkpoints {
             checkpoint_seconds: 60,
             checkpoint_file: None,
+            checkpoint_key: None,
         };
         Self {
             data,
@@ -109,7 +112,7 @@ impl Dev {
         let Some(url) = self.database_url.take() else {
             say("Starting PostgreSQL ...");
             let cluster = Cluster::prepare(&home, &mut secrets)?;
-            let settings = self.settings(&home, &secrets, cluster.url(), kafka.clone());
+            let settings = self.settings(&home, &secrets, cluster.url(), kafka.clone())?;
             let postgres = spawn_blocking(|| Postgres::start(cluster)).await??;
             // Whatever comes of the rest, the server is stopped.
             let key = &secrets.admin_key;
@@ -117,7 +120,7 @@ impl Dev {
             postgres.stop().await;
             return outcome;
         };
-        let settings = self.settings(&home, &secrets, url, kafka.clone());
+        let settings = self.settings(&home, &secrets, url, kafka.clone())?;
         let key = &secrets.admin_key;
         self.serve(server, &home, key, settings, stop, ready).await
     }
@@ -139,21 +142,29 @@ impl Dev {
         secrets: &Secrets,
         database_url: String,
         kafka: Kafka,
-    ) -> ServiceSettings {
-        let checkpoint_file = self.checkpoints.checkpoint_file.clone();
+    ) -> anyhow::Result<ServiceSettings> {
+        let Checkpoints {
+            checkpoint_seconds,
+            checkpoint_file,
+            checkpoint_key,
+        } = self.checkpoints.clone();
+        let or_here = |file: Option<PathBuf>, name| file.or_else(|| Some(home.dir().join(name)));
+        let checkpoints = Checkpoints {
+            checkpoint_seconds,
+            checkpoint_file: or_here(checkpoint_file, "checkpoints.ndjson"),
+            checkpoint_key: or_here(checkpoint_key, "checkpoint.key"),
+        };
         let products = secrets.products.iter().map(|(product, made_up)| {
             let set = ProductSecrets::from_environment(product);
             (product.clone(), set.or(made_up.clone()))
         });
-        ServiceSettings {
+        Ok(ServiceSettings {
             database_url,
             kafka,
             roles: Roles::all(),
-            checkpoint_interval: self.checkpoints.interval(),
-            checkpoint_file: checkpoint_file
-                .or_else(|| Some(home.dir().join("checkpoints.ndjson"))),
+            checkpoints: checkpoints.plan()?,
             products: products.collect(),
-        }
+        })
     }
 
     async fn serve(
@@ -179,6 +190,7 @@ impl Dev {
             database_url: settings.database_url,
             kafka: settings.kafka,
             dir: home.dir().to_owned(),
+            checkpoint_file: settings.checkpoints.file,
         };
         let env = instance.write(self.listening.ready_file.as_deref(), &settings.products)?;
         ready(instance);
@@ -204,6 +216,8 @@ impl Instance {
             ("DATABASE_URL".to_owned(), self.database_url.as_str()),
             ("KAFKA_BROKERS".to_owned(), brokers),
         ];
+        let checkpoints = self.checkpoint_file.as_deref().and_then(Path::to_str);
+        lines.extend(checkpoints.map(|file| ("QUOTA_CHECKPOINT_FILE".to_owned(), file)));
         for (product, secrets) in products {
             let secret = secrets.jwt_hs256.as_deref();
             lines.extend(secret.map(|secret| (ProductSecrets::name(product, "JWT_HS256"), secret)));
@@ -265,6 +279,7 @@ fn greet(instance: &Instance) {
         database_url,
         kafka,
         dir,
+        ..
     } = instance;
     say(&format!(
         "\n\

@@ -37,8 +37,7 @@ impl Serve {
             database_url: self.database.database_url,
             kafka: Kafka::Cluster(self.kafka_brokers),
             roles: self.roles.set(),
-            checkpoint_interval: self.checkpoints.interval(),
-            checkpoint_file: self.checkpoints.checkpoint_file,
+            checkpoints: self.checkpoints.plan()?,
             products: BTreeMap::new(),
         };
         let host = Host::start(server, settings, self.listening.open_probes).await?;

@@ -11,7 +11,6 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// The runtime that the shared service lives on.
@@ -104,8 +103,7 @@ impl Fixture {
             database_url: database_url.clone(),
             kafka: Kafka::Embedded(Arc::new(broker)),
             roles: Roles::all(),
-            checkpoint_interval: Duration::from_secs(60),
-            checkpoint_file: None,
+            checkpoints: crate::nodes::plan(None),
             products: secrets(),
         };
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();

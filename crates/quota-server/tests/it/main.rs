@@ -9,6 +9,7 @@
     reason = "a helper that panics has failed its test"
 )]
 
+mod checkpoints;
 mod dev;
 mod follower;
 mod harness;

@@ -7,12 +7,14 @@ use quota_core::state::FOLD_VERSION;
 use quota_kafka::{EmbeddedBroker, Settings};
 use quota_postgres::Ledger;
 use quota_server::admission::Gate;
+use quota_server::checkpoints::{Plan, Signer};
 use quota_server::config::Role;
 use quota_server::node::Node;
 use quota_server::publishing::publish_catalog;
 use quota_server::topics::Topics;
 use quota_server::workers::Workers;
 use quota_server::writer;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -224,7 +226,7 @@ impl Running {
         let roles = roles.iter().copied().collect();
         Self {
             lane: tokio::spawn(lane),
-            workers: Workers::start(&node, topics, &roles),
+            workers: Workers::start(&node, topics, &roles, plan(None)),
             node,
             stop_lane,
         }
@@ -403,4 +405,13 @@ pub async fn projected(ledger: &Ledger) {
             .all(|(head, next)| head.offset + 1 == next)
     })
     .await;
+}
+
+/// Checkpoints once a minute, signed by a key of this call's own.
+pub fn plan(file: Option<PathBuf>) -> Plan {
+    Plan {
+        interval: Duration::from_secs(60),
+        file,
+        signer: Arc::new(Signer::fresh().unwrap()),
+    }
 }

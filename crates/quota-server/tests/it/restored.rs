@@ -23,7 +23,7 @@ async fn a_head_that_went_back_closes_the_gate_until_it_is_back() {
     let (node, stop) = (running.node.clone(), CancellationToken::new());
     let admission = tokio::spawn({
         let (node, stop) = (node.clone(), stop.clone());
-        async move { admit(&node, &topics, &Arc::clone(&node.gate), &stop).await }
+        async move { admit(&node, &topics, None, &Arc::clone(&node.gate), &stop).await }
     });
     node.gate.opened().await;
     load(&running, 0, 50).await;

@@ -1,6 +1,7 @@
 //! What is proved when the day is over: the ledger's chain, the views against the fold, the topic against the ledger.
 
 use super::doors::Doors;
+use crate::checkpoints::Marks;
 use crate::verifying::{Verdict, Verified, verify};
 use anyhow::bail;
 use quota_core::record::from_record;
@@ -30,7 +31,7 @@ impl Proof {
         folded(ledger).await?;
         let rows = rows(ledger).await?;
         let carried = carried(&rows, doors).await?;
-        let verified = match verify(ledger, None, |_, _| {}).await? {
+        let verified = match verify(ledger, None, &Marks::default(), |_, _| {}).await? {
             Verdict::Good(verified) => Ok(verified),
             Verdict::Bad(broken) => Err(format!("{}: {}", broken.position, broken.what)),
         };
