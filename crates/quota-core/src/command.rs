@@ -114,6 +114,19 @@ pub struct Fact {
     pub event: Event,
 }
 
+impl Fact {
+    /// Whether it is a purchase that starts when it is recorded, and has ended by then.
+    #[must_use]
+    pub fn is_over_at(&self, now: Timestamp) -> bool {
+        match &self.event {
+            Event::SubscriptionPurchased(purchase) | Event::SubscriptionRenewed(purchase) => {
+                self.time.is_none() && purchase.starts_at.is_none() && purchase.is_over_at(now)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A gated use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consume {

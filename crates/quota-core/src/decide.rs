@@ -9,7 +9,7 @@ pub use replay::{Recorded, replay, told};
 
 use crate::catalog::Catalog;
 use crate::command::{
-    Address, Answer, Command, Decision, EXPIRY_SOURCE, Fact, HOLD_SOURCE, Refusal, Wish,
+    Address, Answer, Command, Decision, EXPIRY_SOURCE, HOLD_SOURCE, Refusal, Wish,
 };
 use crate::digest::EventKey;
 use crate::event::{Event, Expired};
@@ -162,7 +162,7 @@ pub fn notices(light: &Light<'_>) -> Vec<Draft> {
 pub fn decide(light: &Light<'_>, command: &Command, found: &[Option<Arc<Row>>]) -> Verdict {
     match &command.wish {
         Wish::Record(fact) => {
-            if is_over(fact, light.now) {
+            if fact.is_over_at(light.now) {
                 let message = "data.ends_at must be after the present, where neither time nor data.starts_at is sent";
                 return refuse(Refusal::field(
                     422,
@@ -211,16 +211,6 @@ pub fn decide(light: &Light<'_>, command: &Command, found: &[Option<Arc<Row>>]) 
         Wish::CompleteSession { session, resource } => {
             session::complete(light, &command.address, session, resource)
         }
-    }
-}
-
-/// Whether a purchase that starts when it is recorded has ended by now.
-fn is_over(fact: &Fact, now: Timestamp) -> bool {
-    match &fact.event {
-        Event::SubscriptionPurchased(purchase) | Event::SubscriptionRenewed(purchase) => {
-            fact.time.is_none() && purchase.starts_at.is_none() && purchase.is_over_at(now)
-        }
-        _ => false,
     }
 }
 

@@ -6,9 +6,10 @@ pub use lines::{Line, Lines};
 
 use crate::node::Node;
 use anyhow::{Context as _, bail};
-use quota_core::command::{Address, Answer, Command, Wish};
+use quota_core::command::{Address, Answer, Command, Fact, Wish};
 use quota_core::door;
 use quota_core::event::Event;
+use quota_core::row::Row;
 use quota_postgres::EventLookup;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ pub async fn import(
         while chunk.fates.len() < CHUNK
             && let Some(line) = lines.next()
         {
-            chunk.add(node, product, line?)?;
+            chunk.add(node, product, line?).await?;
         }
         if chunk.fates.is_empty() {
             return Ok(tally);
@@ -106,8 +107,8 @@ impl Fate {
 }
 
 impl Chunk {
-    /// Judges a line.
-    fn add(&mut self, node: &Node, product: &str, line: Line) -> anyhow::Result<()> {
+    /// Judges a line, and takes its facts where nothing is wrong with it.
+    async fn add(&mut self, node: &Node, product: &str, line: Line) -> anyhow::Result<()> {
         let (_, catalog) = node
             .shelf
             .newest(product)
@@ -124,16 +125,47 @@ impl Chunk {
                 Err(rejection) => fate.refuse(rejection.field, rejection.code, rejection.message),
                 Ok((subject, facts)) => {
                     let address = Address::new(product, &subject, node.partitions());
-                    self.commands.extend(facts.into_iter().map(|fact| {
-                        let address = address.clone();
-                        let wish = Wish::Record(fact);
-                        (place, Command { address, wish })
-                    }));
+                    if self.is_over(node, &address, &facts).await? {
+                        let message = "ends_at must be after the present, where no time is given";
+                        fate.refuse(
+                            Some("ends_at".to_owned()),
+                            "invalid_event",
+                            message.to_owned(),
+                        );
+                    } else {
+                        self.commands.extend(facts.into_iter().map(|fact| {
+                            let address = address.clone();
+                            let wish = Wish::Record(fact);
+                            (place, Command { address, wish })
+                        }));
+                    }
                 }
             },
         }
         self.fates.push(fate);
         Ok(())
+    }
+
+    /// Whether a line buys a plan that is over. One that was told before it was is known, and no mistake.
+    async fn is_over(
+        &self,
+        node: &Node,
+        address: &Address,
+        facts: &[Fact],
+    ) -> anyhow::Result<bool> {
+        let now = node.clock.now();
+        let Some(over) = facts.iter().find(|fact| fact.is_over_at(now)) else {
+            return Ok(false);
+        };
+        let told = |command: &Command| {
+            let id = match &command.wish {
+                Wish::Record(fact) => Some(&fact.id),
+                _ => None,
+            };
+            command.address == *address && id == Some(&over.id)
+        };
+        Ok(!self.commands.iter().any(|(_, command)| told(command))
+            && recorded(node, address, over).await?.is_empty())
     }
 
     /// Tells the facts, in order; what the ledger cannot take now is told again.
@@ -223,12 +255,7 @@ async fn contradiction(
         let message = "this user, feature and time were imported before with another amount";
         return Ok(Some(("amount", message.to_owned())));
     };
-    let lookup = EventLookup {
-        partition: command.address.partition,
-        subject_key: command.address.key,
-        event_key: command.address.event_key(&fact.source, &fact.id),
-    };
-    for row in node.ledger.by_event_keys(&[lookup]).await? {
+    for row in recorded(node, &command.address, fact).await? {
         if let Event::SubscriptionPurchased(known) =
             Event::decode(&row.event_type, row.type_version, &row.payload)?
             && known.ends_at == told.ends_at
@@ -241,4 +268,14 @@ async fn contradiction(
         told.plan
     );
     Ok(Some(("ends_at", message)))
+}
+
+/// The row under a fact's id, where there is one.
+async fn recorded(node: &Node, address: &Address, fact: &Fact) -> anyhow::Result<Vec<Row>> {
+    let lookup = EventLookup {
+        partition: address.partition,
+        subject_key: address.key,
+        event_key: address.event_key(&fact.source, &fact.id),
+    };
+    Ok(node.ledger.by_event_keys(&[lookup]).await?)
 }

@@ -149,6 +149,37 @@ fn refused_lines_are_named_and_the_others_imported() {
     database.verify();
 }
 
+/// A line whose plan is over, and that names no time, is refused as a whole, by a dry run too. The same line is no mistake
+/// where it was imported before its plan ended.
+///
+/// Seen to fail where the purchase was refused by the ledger alone: the line's count was taken all the same.
+#[test]
+fn a_plan_that_is_over_is_refused_as_a_whole() {
+    let database = Database::migrated();
+    database.publish_shipped(PRODUCT);
+    let end = database.sql(
+        "SELECT to_char(now() AT TIME ZONE 'UTC' + interval '5 s', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+    );
+    let line = |user: &str, end: &str| {
+        format!("subject, feature, amount, plan, ends_at\n{user}, interviews, 1, basic, {end}\n")
+    };
+    import(&database, &line("u1", &end), &[]).good();
+    let over = line("u2", "2020-02-01T00:00:00Z");
+    for more in [&["--dry-run"] as &[&str], &[]] {
+        let ended = import(&database, &over, more);
+        let told: Value = serde_json::from_str(&ended.out).unwrap();
+        let (line, field) = (&told["line"], &told["field"]);
+        assert_eq!((line, field), (&json!(2), &json!("ends_at")), "{ended:?}");
+        assert_eq!(ended.code, 1, "{ended:?}");
+    }
+    let events = "SELECT count(*) FROM ledger WHERE subject = 'u2'";
+    assert_eq!(database.sql(events), "0");
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let again = import(&database, &line("u1", &end), &[]);
+    assert!(again.err.contains("1 known before"), "{again:?}");
+    assert_eq!(again.code, 0);
+}
+
 /// While a node serves and its users consume, thousands are imported; the node knows them at once, nothing is counted twice,
 /// and the ledger is sound.
 #[tokio::test(flavor = "multi_thread")]
