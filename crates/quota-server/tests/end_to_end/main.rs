@@ -18,6 +18,7 @@ mod auditing;
 mod client;
 mod command_line;
 mod crash;
+mod crowd;
 mod dev;
 mod drain;
 mod gateways;
