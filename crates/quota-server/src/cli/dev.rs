@@ -99,7 +99,7 @@ impl Dev {
     ) -> anyhow::Result<()> {
         if !self.listening.listen.ip().is_loopback() {
             bail!(
-                "`dev` listens on loopback only, since it hands out its key; {} is not",
+                "`dev` listens on loopback only, since it hands out its key; {} is not. For other machines there is `serve`",
                 self.listening.listen
             );
         }
@@ -218,9 +218,16 @@ impl Instance {
         ];
         let checkpoints = self.checkpoint_file.as_deref().and_then(Path::to_str);
         lines.extend(checkpoints.map(|file| ("QUOTA_CHECKPOINT_FILE".to_owned(), file)));
+        let webhooks: Vec<_> = products
+            .iter()
+            .map(|(product, secrets)| (product, secrets.razorpay_secrets.join(",")))
+            .collect();
         for (product, secrets) in products {
             let secret = secrets.jwt_hs256.as_deref();
             lines.extend(secret.map(|secret| (ProductSecrets::name(product, "JWT_HS256"), secret)));
+        }
+        for (product, secrets) in &webhooks {
+            lines.push((ProductSecrets::name(product, "RAZORPAY_SECRETS"), secrets));
         }
         ready::write_shell(&env, &lines)?;
         if let Some(file) = file {
@@ -291,12 +298,13 @@ fn greet(instance: &Instance) {
          \x20 Data        {dir}    (Ctrl-C stops everything; the data stays)\n\
          \n\
          Try, in a second terminal (README.md goes on from here):\n\
-         \x20 . {dir}/env\n\
+         \x20 . {env}\n\
          \x20 curl -s $QUOTA_URL/v1/products/applyx/subjects/u1/consume -H \"Authorization: Bearer $QUOTA_KEY\" \\\n\
          \x20      -H 'Content-Type: application/json' -d '{{\"feature\": \"resume_edits\"}}'\n\
          \x20 curl -s $QUOTA_URL/v1/products/applyx/subjects/u1/entitlements -H \"Authorization: Bearer $QUOTA_KEY\"\n\
          \x20 curl -s $QUOTA_URL/v1/products/applyx/subjects/u1/ledger -H \"Authorization: Bearer $QUOTA_KEY\"\n",
         brokers = kafka.brokers(),
         dir = dir.display(),
+        env = ready::quoted(&dir.join("env").display().to_string()),
     ));
 }

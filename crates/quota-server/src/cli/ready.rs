@@ -15,8 +15,13 @@ pub fn write(file: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
 pub fn write_shell(file: &Path, variables: &[(String, &str)]) -> anyhow::Result<()> {
     let lines = variables
         .iter()
-        .map(|(name, value)| format!("{name}='{}'\n", value.replace('\'', r"'\''")));
+        .map(|(name, value)| format!("{name}={}\n", quoted(value)));
     write_text(file, &lines.collect::<String>())
+}
+
+/// A word as a shell takes it, whatever is in it.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Writes a file that is there whole or not at all, and that its owner alone may read.
