@@ -1,6 +1,6 @@
 //! How we connect: the role, the session's settings, and what we refuse to work with.
 
-use crate::error::Error;
+use crate::error::{Error, said};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use std::future::Future;
@@ -54,8 +54,19 @@ pub(crate) fn options(
 
 /// Options for a connection to `url`, with the database's own settings.
 pub(crate) fn plain_options(url: &str, application: &str) -> Result<PgConnectOptions, Error> {
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|e| Error::Invalid(format!("database URL: {e}")))?;
+    let wrong = |why: &dyn std::fmt::Display| {
+        Error::Invalid(format!(
+            "the database URL ({why}); it is like postgres://user:password@host:5432/quota"
+        ))
+    };
+    // The parser takes any scheme: `db:5432` would be whatever listens on this machine.
+    if !["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
+        return Err(wrong(&"it does not begin with postgres://"));
+    }
+    let options = PgConnectOptions::from_str(url).map_err(|error| wrong(&error))?;
     Ok(options
         .application_name(application)
         // Ours and no other: a schema named like the login would come before it.
@@ -67,7 +78,13 @@ pub(crate) fn plain_options(url: &str, application: &str) -> Result<PgConnectOpt
 pub(crate) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
     within(CONNECT_TIMEOUT, PgConnection::connect_with(options))
         .await
-        .map_err(Error::read)
+        .map_err(|error| match Error::read(error) {
+            Error::Unavailable(why) => {
+                let (host, port) = (options.get_host(), options.get_port());
+                Error::Unavailable(format!("{why}; tried {host}, port {port}"))
+            }
+            other => other,
+        })
 }
 
 /// Connects as the service: with its role, which can append and read and nothing else.
@@ -90,10 +107,11 @@ pub(crate) async fn become_service(connection: &mut PgConnection) -> Result<(), 
 fn role_error(error: sqlx::Error) -> Error {
     match error.as_database_error().and_then(|e| e.code()).as_deref() {
         // Invalid parameter value: there is no such role.
-        Some("22023") => Error::not_migrated(&error),
+        Some("22023") => Error::not_migrated(&said(&error)),
         // Insufficient privilege.
         Some("42501") => Error::NotReady(format!(
-            "this login may not become quota_service; as the database's owner: GRANT quota_service TO <login> ({error})"
+            "this login may not become quota_service; as the database's owner: GRANT quota_service TO <login> ({})",
+            said(&error)
         )),
         _ => Error::read(error),
     }

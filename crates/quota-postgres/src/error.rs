@@ -60,11 +60,11 @@ impl Error {
                 let code = sqlstate(&error).unwrap_or_default();
                 match (code, code.get(..2)) {
                     (UNDEFINED_TABLE | UNDEFINED_FUNCTION | UNDEFINED_COLUMN, _) => {
-                        Self::not_migrated(&error)
+                        Self::not_migrated(&said(&error))
                     }
                     // The class of data that does not fit, and of violated constraints.
                     (_, Some("22" | "23")) => Self::Invalid(error.to_string()),
-                    _ => Self::Unavailable(error.to_string()),
+                    _ => Self::Unavailable(said(&error)),
                 }
             }
             sqlx::Error::ColumnDecode { .. }
@@ -82,6 +82,13 @@ impl Error {
             "the database is not migrated to this version; run `quota-ledger migrate` ({reason})"
         ))
     }
+}
+
+/// What the server said, without the line of its own source that the error adds.
+pub(crate) fn said(error: &sqlx::Error) -> String {
+    error
+        .as_database_error()
+        .map_or_else(|| error.to_string(), |said| said.message().to_owned())
 }
 
 impl AppendError {

@@ -124,6 +124,7 @@ pub fn router(app: Shared) -> Router {
         .on(GET, "/readyz", health::ready)
         .on(GET, "/metrics", health::metrics)
         .on(GET, "/openapi.json", docs::openapi)
+        .on(GET, "/", docs::redirect)
         .on(GET, "/docs", docs::redirect)
         .on(GET, "/docs/", docs::page)
         .on(GET, "/docs/{file}", docs::page);

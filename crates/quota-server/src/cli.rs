@@ -21,7 +21,8 @@ use std::process::ExitCode;
 
 /// An event-sourced quota ledger: may this user do this now? This user did this.
 ///
-/// Start with `quota-ledger dev`: everything in one process tree, kept in .quota-ledger/.
+/// Start with `quota-ledger dev`: everything in one process tree, kept in .quota-ledger/. Data goes to stdout, everything
+/// else to stderr; exit code 0 is good, 1 says that the answer is no, 2 that it could not run.
 #[derive(Parser)]
 #[command(name = "quota-ledger", version, max_term_width = 100)]
 struct Cli {
@@ -29,30 +30,21 @@ struct Cli {
     command: Command,
 }
 
+// What each is for is said once, at its arguments: words here would hide those from its own `--help`.
 #[derive(Subcommand)]
 enum Command {
-    /// Run everything here: PostgreSQL, Kafka and the service, for trying and developing
     Dev(dev::Dev),
-    /// Play one day of three products on an instance of its own, and check what came of it
     Demo(demo::Demo),
-    /// Run the service on a PostgreSQL and a Kafka of yours
     Serve(serve::Serve),
-    /// Bring the database to this version
     Migrate(migrate::Migrate),
-    /// Make, list and revoke the keys of services
     #[command(subcommand)]
     Key(key::Key),
-    /// Test and publish a product's plans and limits
     #[command(subcommand)]
     Catalog(catalog::Catalog),
-    /// Tell what existing users have used and bought before
     Import(import::Import),
-    /// List held webhooks, and deal with them
     #[command(subcommand)]
     Webhook(webhook::Webhook),
-    /// Recompute every hash and compare every view
     Verify(verify::Verify),
-    /// Show entitlements as they were
     Replay(replay::Replay),
 }
 

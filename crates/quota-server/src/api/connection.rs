@@ -62,7 +62,11 @@ impl Server {
             let address = listener.local_addr()?;
             std::io::Result::Ok(Self { listener, address })
         };
-        listen().with_context(|| format!("cannot listen on {address}"))
+        listen().with_context(|| {
+            format!(
+                "cannot listen on {address} (choose another with --listen; port 0 takes a free one)"
+            )
+        })
     }
 
     /// The address, with the port that was chosen where 0 was asked for.

@@ -16,7 +16,11 @@ use utoipa::{Modify, OpenApi};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "quota-ledger", description = "May this user do this now? This user did this."),
+    info(
+        title = "quota-ledger",
+        description = "May this user do this now? This user did this. To try it here, press Authorize and paste a key: \
+                       `dev` prints one, `quota-ledger key create` makes others."
+    ),
     paths(
         events::publish,
         consume::consume,
@@ -69,10 +73,10 @@ pub async fn openapi(_call: Call) -> Outcome {
     Ok(json_bytes(StatusCode::OK, document().to_vec()))
 }
 
-/// The way to the pages.
+/// The way to the pages. Not a permanent one: browsers would keep it for whatever answers at this address later.
 pub async fn redirect(_call: Call) -> Outcome {
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     response
         .headers_mut()
         .insert(LOCATION, HeaderValue::from_static("/docs/"));

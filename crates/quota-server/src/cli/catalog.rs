@@ -11,12 +11,10 @@ use quota_core::scenario::{self, Report};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Catalogs.
+/// Test and publish a product's plans and limits.
 #[derive(Subcommand)]
 pub enum Catalog {
-    /// Play the scenarios of a catalog, and say which of them do not come out as written
     Test(Test),
-    /// Publish a new version of a product's catalog, or its first
     Publish(Publish),
 }
 

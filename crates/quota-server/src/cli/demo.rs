@@ -22,9 +22,9 @@ use story::{Day, Totals};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// Play one day of the three products through the real doors, HTTP and Kafka, and check what came of it.
+/// Play one day of three products on an instance of its own, and check what came of it.
 ///
-/// It starts an instance of its own, as `dev` does, on a free port and in a temporary folder. The exit code is 0 only
+/// All of it goes through the real doors, HTTP and Kafka. It starts an instance of its own, as `dev` does, on a free port and in a temporary folder. The exit code is 0 only
 /// if every answer, every count and every view is what it must be.
 #[derive(Args)]
 pub struct Demo {

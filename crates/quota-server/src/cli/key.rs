@@ -11,14 +11,11 @@ use quota_core::time::Timestamp;
 use quota_postgres::Ledger;
 use serde_json::json;
 
-/// Keys of services.
+/// Make, list and revoke the keys of services.
 #[derive(Subcommand)]
 pub enum Key {
-    /// Make a key and print it, once, alone on stdout
     Create(Create),
-    /// List all keys as NDJSON; never the keys themselves
     List(List),
-    /// Revoke a key: it dies within 5 seconds
     Revoke(Revoke),
 }
 
@@ -126,6 +123,6 @@ fn scope(word: &str) -> Result<String, String> {
     if words.contains(&word) {
         Ok(word.to_owned())
     } else {
-        Err(format!("there are {}", words.join(", ")))
+        Err(format!("it is one of {}", words.join(", ")))
     }
 }

@@ -8,7 +8,9 @@ use quota_core::state::FOLD_VERSION;
 use quota_core::time::Timestamp;
 use quota_postgres::Ledger;
 
-/// Print subjects' entitlements as they were at a time, from what was known at a time: NDJSON, a line each.
+/// Show entitlements as they were.
+///
+/// Subjects' entitlements at a time, from what was known at a time: NDJSON, a line each. A subject without events has none.
 #[derive(Args)]
 pub struct Replay {
     #[command(flatten)]

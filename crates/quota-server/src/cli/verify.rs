@@ -12,7 +12,10 @@ use quota_postgres::Ledger;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Recompute every hash, and check order, density, signed checkpoints, and that every view is the fold of its events.
+/// Recompute every hash and compare every view.
+///
+/// Order, density and signed checkpoints are checked too, and that every view is the fold of its events. The first bad
+/// position is named, and the exit code is 1 then.
 #[derive(Args)]
 pub struct Verify {
     #[command(flatten)]

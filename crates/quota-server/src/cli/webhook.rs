@@ -14,14 +14,11 @@ use quota_postgres::{HeldWebhook, Ledger};
 use serde_json::json;
 use uuid::Uuid;
 
-/// Held webhooks.
+/// List held webhooks, and deal with them.
 #[derive(Subcommand)]
 pub enum Webhook {
-    /// List what is held, oldest first, as NDJSON
     List(List),
-    /// Count a held payment for a subject and a plan
     Resolve(Resolve),
-    /// Let go of a held webhook; nothing is recorded
     Dismiss(Dismiss),
 }
 

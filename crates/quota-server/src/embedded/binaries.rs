@@ -43,7 +43,8 @@ impl Binaries {
             ),
             _ => bail!(
                 "there is no PostgreSQL {OLDEST} or newer on this machine, neither in PATH nor in {}; install it \
-                 (Debian: apt-get install postgresql), or set DATABASE_URL",
+                 (Debian 12: apt-get install postgresql; where that is older: https://www.postgresql.org/download), \
+                 or set DATABASE_URL",
                 FOLDERS.join(", ")
             ),
         }

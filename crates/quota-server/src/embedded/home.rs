@@ -53,7 +53,7 @@ impl Home {
                 let mut owner = String::new();
                 lock.read_to_string(&mut owner).unwrap_or_default();
                 bail!(
-                    "{} is in use by another `quota-ledger dev`, process {}",
+                    "{} is in use by another `quota-ledger dev`, process {}; stop that one, or give this one another folder with --data DIR",
                     dir.display(),
                     owner.trim()
                 );

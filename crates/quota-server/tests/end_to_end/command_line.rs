@@ -58,6 +58,10 @@ fn what_cannot_run_is_exit_code_2() {
     }
     let nowhere = run("postgres://nobody@127.0.0.1:1/nothing", &["verify"]);
     assert_eq!(nowhere.code, 2, "{nowhere:?}");
+    assert!(nowhere.err.contains("127.0.0.1, port 1"), "{nowhere:?}");
+    let no_url = run("db:5432", &["verify"]);
+    assert_eq!(no_url.code, 2, "{no_url:?}");
+    assert!(no_url.err.contains("postgres://"), "{no_url:?}");
     let without = program().arg("verify").output().unwrap();
     assert_eq!(without.status.code(), Some(2));
     assert!(
@@ -73,6 +77,15 @@ fn what_cannot_run_is_exit_code_2() {
         "QUOTA_CHECKPOINT_SECONDS",
     ] {
         assert!(help.contains(name), "{name} is not in --help");
+    }
+    // What is said at a command's arguments is not hidden by what is said where the commands are listed.
+    for (command, words) in [
+        ("import", "CSV with a header"),
+        ("migrate", "CREATEROLE"),
+        ("dev", "Ctrl-C stops"),
+    ] {
+        let help = run(&database.url, &[command, "--help"]).good();
+        assert!(help.contains(words), "{command}: {help}");
     }
 }
 

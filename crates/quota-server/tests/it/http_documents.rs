@@ -195,8 +195,11 @@ fn the_document_names_every_route_and_the_pages_load_nothing_from_outside() {
                 "{method} {path}"
             );
         }
-        let redirect = send(service.request(Method::GET, "/docs")).await;
-        assert_eq!(redirect.status, 200, "redirected to /docs/");
+        for way in ["/", "/docs"] {
+            let redirect = send(service.request(Method::GET, way)).await;
+            assert_eq!(redirect.status, 200, "{way} is redirected to /docs/");
+            assert!(redirect.text.contains("swagger-ui"), "{way}");
+        }
         for page in ["index.html", "swagger-initializer.js", "index.css"] {
             let answer = send(service.request(Method::GET, &format!("/docs/{page}"))).await;
             assert_eq!(answer.status, 200);
