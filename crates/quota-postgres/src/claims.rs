@@ -14,7 +14,7 @@ use std::time::Duration;
 const CLASS: i32 = 1_919_249_505;
 
 /// How long claims outlive the last [`Claims::take`]: a holder that stands still gives way.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 
 /// A connection that holds claims for as long as it lives.
 #[derive(Debug)]

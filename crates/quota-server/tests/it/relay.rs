@@ -312,6 +312,11 @@ async fn one_node_relays_and_another_takes_over() {
     let two = Running::start(&database, &topics, &[Role::Relay]).await;
     load(&one, 0, 100).await;
     load(&two, 100, 100).await;
+    // A reading ends after some silence, and nothing comes while the claims stand.
+    eventually("a take-over", Duration::from_secs(90), || async {
+        reads_all(&topics, &ledger).await.len() >= all_rows(&ledger).await.len()
+    })
+    .await;
     let records = reads_all(&topics, &ledger).await;
     assert_eq!(
         records.len(),
