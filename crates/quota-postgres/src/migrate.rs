@@ -57,18 +57,26 @@ pub async fn migrate(
         .await?
         .ok_or_else(|| Error::Corrupt("ledger_meta is empty".into()))?;
     fixed(Some(info), asked)?;
-    sqlx::query("SELECT create_view_tables($1)")
-        .bind(fold_version)
-        .execute(&mut connection)
-        .await
-        .map_err(Error::read)?;
-    sqlx::raw_sql("GRANT SELECT ON _sqlx_migrations TO quota_service")
-        .execute(&mut connection)
-        .await
-        .map_err(Error::read)?;
+    view_tables(&mut connection, fold_version).await?;
     // A farewell that fails harms nobody.
     connection.close().await.ok();
     Ok(info)
+}
+
+/// Makes the view tables, and lets the service read which migrations there are: under the lock that the function takes,
+/// since PostgreSQL refuses one of two grants on a table that meet.
+async fn view_tables(connection: &mut PgConnection, fold_version: i32) -> Result<(), Error> {
+    let mut transaction = connection.begin().await.map_err(Error::read)?;
+    sqlx::query("SELECT create_view_tables($1)")
+        .bind(fold_version)
+        .execute(&mut *transaction)
+        .await
+        .map_err(Error::read)?;
+    sqlx::raw_sql("GRANT SELECT ON _sqlx_migrations TO quota_service")
+        .execute(&mut *transaction)
+        .await
+        .map_err(Error::read)?;
+    transaction.commit().await.map_err(Error::read)
 }
 
 /// Through a pool of one: sqlx's migrator makes a `Send` future of nothing less.
