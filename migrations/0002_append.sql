@@ -21,6 +21,10 @@ COMMENT ON FUNCTION ledger_lock(integer[]) IS 'Takes the append locks of these p
 -- (READ COMMITTED: every statement in a volatile function has its own snapshot.) The primary key stands behind it all.
 --
 -- Rows come as arrays, ascending by (partition, offset). Answers which partitions went in, and the clock.
+--
+-- The arrays are read by subscript and not by unnest(): PL/pgSQL has taken them apart once, so an element costs nothing,
+-- where each unnested array is a function scan of its own (for one row 0.15 instead of 0.28 ms, for 1,000 rows 0.85 of
+-- the time).
 CREATE FUNCTION ledger_append(
     fence_partition  integer[],
     first_offset     bigint[],
@@ -49,18 +53,23 @@ CREATE FUNCTION ledger_append(
 #variable_conflict use_column
 DECLARE
     all_fit boolean;
+    locked  boolean;
+    fenced  integer;
 BEGIN
-    PERFORM pg_advisory_xact_lock(1903521652, f.partition) FROM unnest(fence_partition) AS f(partition);
+    FOREACH fenced IN ARRAY fence_partition LOOP
+        -- As an expression, which needs no executor.
+        locked := pg_advisory_xact_lock(1903521652, fenced) IS NOT NULL;
+    END LOOP;
 
     -- The last row, whichever it is, and not "the row at first - 1": so that stale is seen as such, and so that the
     -- planner walks the primary key backwards by one step, also on a table that it knows nothing about yet.
-    SELECT coalesce(array_agg(f.partition), '{}') INTO partitions
-    FROM unnest(fence_partition, first_offset, previous_hash) AS f(partition, first, previous)
-    WHERE coalesce((SELECT l."offset" = f.first - 1 AND l.hash = f.previous
+    SELECT coalesce(array_agg(fence_partition[i]), '{}') INTO partitions
+    FROM generate_series(1, cardinality(fence_partition)) AS f(i)
+    WHERE coalesce((SELECT l."offset" = first_offset[i] - 1 AND l.hash = previous_hash[i]
                     FROM ledger l
-                    WHERE l.partition = f.partition AND l."offset" >= f.first - 1
+                    WHERE l.partition = fence_partition[i] AND l."offset" >= first_offset[i] - 1
                     ORDER BY l."offset" DESC LIMIT 1),
-                   f.first = 0);
+                   first_offset[i] = 0);
 
     all_fit := cardinality(partitions) = cardinality(fence_partition);
     IF all_or_nothing AND NOT all_fit THEN
@@ -70,12 +79,11 @@ BEGIN
     IF cardinality(partitions) > 0 THEN
         INSERT INTO ledger (partition, "offset", subject_key, subject_seq, subject_prev, event_key, product, subject,
                             source, id, type, type_version, occurred_at, recorded_at, catalog_version, payload, hash)
-        SELECT r.*
-        FROM unnest(row_partition, row_offset, subject_key, subject_seq, subject_prev, event_key, product, subject,
-                    source, id, type, type_version, occurred_at, recorded_at, catalog_version, payload, hash)
-             AS r(partition, "offset", subject_key, subject_seq, subject_prev, event_key, product, subject,
-                  source, id, type, type_version, occurred_at, recorded_at, catalog_version, payload, hash)
-        WHERE all_fit OR r.partition = ANY (partitions);
+        SELECT row_partition[i], row_offset[i], subject_key[i], subject_seq[i], subject_prev[i], event_key[i],
+               product[i], subject[i], source[i], id[i], type[i], type_version[i], occurred_at[i], recorded_at[i],
+               catalog_version[i], payload[i], hash[i]
+        FROM generate_series(1, cardinality(row_partition)) AS r(i)
+        WHERE all_fit OR row_partition[i] = ANY (partitions);
 
         -- A first catalog makes its product known. (Rare; ON CONFLICT is no danger here, these rows have no offsets.)
         IF 'catalog.published' = ANY (type) THEN
@@ -84,6 +92,19 @@ BEGIN
             FROM unnest(row_partition, product, subject_key, type) AS r(partition, product, subject_key, type)
             WHERE r.type = 'catalog.published' AND r.partition = ANY (partitions)
             ON CONFLICT ON CONSTRAINT ledger_products_pkey DO NOTHING;
+        END IF;
+
+        -- A purchase makes known whose its payment is (0006_payments.sql). In the order of their names, so that of two
+        -- writers at most one waits for the other. (No danger here either.)
+        IF type && ARRAY['subscription.purchased', 'subscription.renewed'] THEN
+            INSERT INTO ledger_payments (product, kind, id, subject, plan, recorded_at)
+            SELECT DISTINCT ON (r.product, p.kind, p.id) r.product, p.kind, p.id, r.subject, p.plan, r.recorded_at
+            FROM unnest(row_partition, row_offset, product, subject, type, recorded_at, payload)
+                 AS r(partition, "offset", product, subject, type, recorded_at, payload)
+            CROSS JOIN LATERAL ledger_payments_of(r.type, r.payload) AS p
+            WHERE r.type IN ('subscription.purchased', 'subscription.renewed') AND r.partition = ANY (partitions)
+            ORDER BY r.product, p.kind, p.id, r.recorded_at, r.partition, r."offset"
+            ON CONFLICT ON CONSTRAINT ledger_payments_pkey DO NOTHING;
         END IF;
     END IF;
 

@@ -244,13 +244,7 @@ impl Batch {
     fn head(&self, partition: u32) -> Option<Head> {
         let built = self.rows.get(&partition).and_then(|rows| rows.last());
         let known = self.ends.get(&partition).map(|end| end.head);
-        built
-            .map(|row| Head {
-                offset: row.offset,
-                hash: row.hash,
-                recorded_at: row.recorded_at,
-            })
-            .or(known)
+        built.map(|row| head_at(row)).or(known)
     }
 
     /// Appends the expiry notices that are due before the command is decided.
@@ -376,12 +370,8 @@ impl Batch {
             .filter(|(partition, _)| went_in.contains(partition))
         {
             if let Some(last) = rows.last() {
-                let head = Head {
-                    offset: last.offset,
-                    hash: last.hash,
-                    recorded_at: last.recorded_at,
-                };
-                settled.heads.push((partition, head));
+                settled.heads.push((partition, head_at(last)));
+                settled.rows.push((partition, rows));
             }
         }
         for (key, partition) in partitions {
@@ -392,6 +382,15 @@ impl Batch {
             }
         }
         settled
+    }
+}
+
+/// The end of a partition whose last row this is.
+fn head_at(row: &Row) -> Head {
+    Head {
+        offset: row.offset,
+        hash: row.hash,
+        recorded_at: row.recorded_at,
     }
 }
 

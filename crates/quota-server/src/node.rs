@@ -6,14 +6,20 @@ use crate::clock::DatabaseClock;
 use crate::shelf::Shelf;
 use crate::writer::Writer;
 use quota_core::lane::PartitionEnd;
+use quota_core::row::Row;
 use quota_core::state::FOLD_VERSION;
 use quota_postgres::Ledger;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::broadcast;
 
 /// Connections for everything but the lane.
 const POOL_SIZE: u32 = 12;
+/// Commits that may wait for the relay; what is more, it reads from the ledger.
+const COMMITS_WAITING: usize = 256;
+
+/// What a lane has just committed: a partition, and its rows.
+pub type Commit = (u32, Vec<Arc<Row>>);
 /// Subjects that are kept in memory; about 1.5 kB each.
 const CACHED_SUBJECTS: usize = 50_000;
 
@@ -28,8 +34,8 @@ pub struct Node {
     pub shelf: Arc<Shelf>,
     /// The database's clock.
     pub clock: Arc<DatabaseClock>,
-    /// Rung after every commit of this node's lane.
-    pub committed: Arc<Notify>,
+    /// Where the lanes of this node say what they committed.
+    pub committed: broadcast::Sender<Commit>,
     /// The door to the lane.
     pub writer: Writer,
     /// The gate before it.
@@ -57,7 +63,7 @@ impl Node {
         let opened_at = ends.iter().map(|end| end.head.offset).collect();
         let cache = Arc::new(SubjectCache::new(ends, CACHED_SUBJECTS, clock.elapsed()));
         let (writer, queue) = crate::writer::queue(Arc::clone(&gate));
-        let committed = Arc::new(Notify::new());
+        let (committed, _) = broadcast::channel(COMMITS_WAITING);
         Ok((
             Self {
                 ledger,
@@ -101,7 +107,7 @@ impl Node {
             cache: Arc::clone(&self.cache),
             shelf: Arc::clone(&self.shelf),
             clock: Arc::clone(&self.clock),
-            committed: Arc::clone(&self.committed),
+            committed: self.committed.clone(),
             epoch: self.epoch(),
         }
     }

@@ -5,7 +5,7 @@ mod ends;
 mod send;
 
 use crate::heads::{Heads, Reading};
-use crate::node::Node;
+use crate::node::{Commit, Node};
 use crate::ranges::{Answers, Ask, Ranges};
 use crate::topics::Topics;
 use ends::Found;
@@ -14,8 +14,9 @@ use quota_core::row::Row;
 use send::{Line, Sent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +71,9 @@ struct Shell {
     /// The partitions that are relayed here.
     mine: BTreeSet<u32>,
     topics: Topics,
-    relay: Relay<Row>,
+    relay: Relay<Arc<Row>>,
+    /// What the lanes of this node commit.
+    commits: broadcast::Receiver<Commit>,
     ranges: Ranges,
     line: Line,
     tails: Tails,
@@ -99,6 +102,7 @@ impl Shell {
             ranges: Ranges::new(node.ledger.clone(), QUERIES),
             line: Line::new(topics.clone(), node.ledger.info()),
             tails: None,
+            commits: node.committed.subscribe(),
             node: node.clone(),
             topics: topics.clone(),
             mine,
@@ -121,7 +125,7 @@ impl Shell {
                 answers = self.ranges.next() => self.rows(answers),
                 sent = self.line.next() => self.sent(sent),
                 tails = tails(&mut self.tails) => self.tails_read(tails),
-                () = self.node.committed.notified() => self.committed(),
+                commit = self.commits.recv() => self.committed(commit.ok()),
                 seen = heads.changed() => {
                     if seen.is_err() {
                         return;
@@ -173,7 +177,13 @@ impl Shell {
         let now = self.node.clock.elapsed();
         for (ask, rows) in answers {
             match rows {
-                Some(rows) => self.relay.rows(ask.partition, ask.ticket, rows, now),
+                Some(rows) => {
+                    let rows = rows
+                        .into_iter()
+                        .map(|(offset, row)| (offset, Arc::new(row)));
+                    self.relay
+                        .rows(ask.partition, ask.ticket, rows.collect(), now);
+                }
                 None => self.relay.rows_failed(ask.partition, ask.ticket, now),
             }
         }
@@ -248,9 +258,15 @@ impl Shell {
         }
     }
 
-    /// This node's lane has committed something.
-    fn committed(&mut self) {
+    /// A lane of this node has committed something; none where some commits were missed.
+    fn committed(&mut self, commit: Option<Commit>) {
         let now = self.node.clock.elapsed();
+        if let Some((partition, rows)) = commit {
+            if let Some(first) = rows.first().map(|row| row.offset) {
+                self.relay.committed(partition, first, rows, now);
+            }
+            return;
+        }
         for partition in &self.mine {
             let head = self.node.cache.head_offset(*partition);
             self.relay.head(*partition, head, now);

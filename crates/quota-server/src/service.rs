@@ -270,7 +270,6 @@ impl Service {
             tracing::error!(%error, "a catalog was published that cannot be read");
         }
         if published.row.is_some() {
-            self.node.committed.notify_one();
             self.judge_by_it().await;
         }
         Ok(published)

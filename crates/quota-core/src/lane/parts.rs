@@ -65,6 +65,8 @@ pub struct Settled {
     pub again: Vec<(usize, Command)>,
     /// The new ends of the partitions that rows went into.
     pub heads: Vec<(u32, Head)>,
+    /// The rows that went in, by partition, in order.
+    pub rows: Vec<(u32, Vec<Arc<Row>>)>,
     /// The new states of the subjects that rows went in for.
     pub states: Vec<(u32, SubjectKey, State)>,
 }

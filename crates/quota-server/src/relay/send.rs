@@ -43,7 +43,7 @@ impl Line {
     }
 
     /// Sends a run of a partition; the one before it has landed.
-    pub(super) fn send(&mut self, partition: u32, ticket: u64, rows: Vec<Row>) {
+    pub(super) fn send(&mut self, partition: u32, ticket: u64, rows: Vec<Arc<Row>>) {
         let publisher = match &self.publisher {
             Some(publisher) => Ok(publisher),
             None => Publisher::open(self.topics.settings(), &PublisherOptions::default())
@@ -88,7 +88,7 @@ async fn carry(
     ledger: LedgerInfo,
     partition: u32,
     ticket: u64,
-    rows: Vec<Row>,
+    rows: Vec<Arc<Row>>,
 ) -> Sent {
     let records: Vec<LedgerRecord<'_>> = rows
         .iter()

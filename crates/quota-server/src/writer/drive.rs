@@ -2,8 +2,8 @@
 
 use crate::cache::SubjectCache;
 use crate::clock::DatabaseClock;
+use crate::node::Commit;
 use crate::shelf::Shelf;
-use crate::writer::Queue;
 use crate::writer::catching_up::catch_up;
 use crate::writer::deciding::decided;
 use crate::writer::desk::Desk;
@@ -14,9 +14,9 @@ use quota_core::row::Row;
 use quota_postgres::{AppendError, Fence, Lane, Ledger};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Commands that go into one append.
@@ -35,8 +35,8 @@ pub struct Context {
     pub shelf: Arc<Shelf>,
     /// The database's clock.
     pub clock: Arc<DatabaseClock>,
-    /// Rung after every commit: there is something to relay.
-    pub committed: Arc<Notify>,
+    /// Where the relay hears of every commit.
+    pub committed: broadcast::Sender<Commit>,
     /// The ledger's epoch.
     pub epoch: u32,
 }
@@ -53,8 +53,13 @@ pub(super) enum Failure {
     Ambiguous(Box<Batch>, Proposal),
 }
 
-/// Drains the queue until it is told to stop; whatever got in before is answered.
-pub async fn run(context: Context, mut queue: Queue, stop: CancellationToken) {
+/// Drains one lane's queue until it is told to stop; whatever got in before is answered.
+pub(super) async fn run(
+    context: Context,
+    mut queue: mpsc::UnboundedReceiver<Job>,
+    queued: Arc<AtomicUsize>,
+    stop: CancellationToken,
+) {
     let mut driver = Driver {
         context,
         lane: None,
@@ -63,8 +68,8 @@ pub async fn run(context: Context, mut queue: Queue, stop: CancellationToken) {
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled(), if !queue.jobs.is_closed() => queue.jobs.close(),
-            received = queue.jobs.recv_many(&mut jobs, BATCH_MAX) => if received == 0 { break },
+            () = stop.cancelled(), if !queue.is_closed() => queue.close(),
+            received = queue.recv_many(&mut jobs, BATCH_MAX) => if received == 0 { break },
         }
         let mut waiting: Vec<Job> = std::mem::take(&mut jobs);
         while !waiting.is_empty() {
@@ -76,7 +81,7 @@ pub async fn run(context: Context, mut queue: Queue, stop: CancellationToken) {
             let count = waiting.iter().take_while(fits).count().max(1);
             let rest = waiting.split_off(count.min(waiting.len()));
             let taken: usize = waiting.iter().map(|job| job.commands.len()).sum();
-            queue.waiting.fetch_sub(taken, Ordering::Relaxed);
+            queued.fetch_sub(taken, Ordering::Relaxed);
             driver.carry_out(waiting).await;
             waiting = rest;
         }
@@ -160,8 +165,10 @@ impl Driver {
         for (partition, head) in settled.heads {
             let states = states.remove(&partition).unwrap_or_default();
             self.context.cache.settle(partition, head, states, now);
-            // After the cache: it tells the relay what there is.
-            self.context.committed.notify_one();
+        }
+        for commit in settled.rows {
+            // After the cache: a relay that missed some asks it what there is. Without a relay, nobody listens.
+            self.context.committed.send(commit).ok();
         }
         for (index, answer) in settled.answers {
             desk.put(index, answer);
