@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 /// How long a projector that reaches no Kafka waits before it follows every partition from the ledger alone.
 const ALONE_AFTER: Duration = Duration::from_secs(5);
+/// The same for one that the group gives nothing: the topic may be gone, and the group finds a new one late. Where there
+/// are more projectors than partitions this is work done twice, which the checkpoints make harmless.
+const IDLE_AFTER: Duration = Duration::from_secs(15);
 /// Records that are taken at once.
 const BATCH: usize = 4_096;
 /// How long one wait for records lasts.
@@ -26,8 +29,8 @@ pub(super) struct Group {
     /// The change of the assignment that was seen last.
     epoch: u64,
     owned: BTreeSet<u32>,
-    /// Since when Kafka is away, where there is no assignment.
-    away_since: Option<Instant>,
+    /// Since when there is no assignment.
+    idle_since: Option<Instant>,
     /// The topic's next offsets, by partition, since the last commit.
     seen: BTreeMap<i32, i64>,
     committed_at: Instant,
@@ -43,13 +46,13 @@ impl Group {
             member: None,
             epoch: 0,
             owned: BTreeSet::new(),
-            away_since: Some(now),
+            idle_since: Some(now),
             seen: BTreeMap::new(),
             committed_at: now,
         }
     }
 
-    /// The partitions of this projector: those that the group gave it, or all where there is no Kafka to ask.
+    /// The partitions of this projector: those that the group gave it, or all where it gave none for long.
     pub(super) fn partitions(&mut self) -> &BTreeSet<u32> {
         let connected = self.member.as_ref().is_some_and(GroupMember::is_connected);
         if let Some(member) = &self.member
@@ -63,12 +66,13 @@ impl Group {
                 .collect();
             self.seen.clear();
         }
-        if connected || !self.owned.is_empty() {
-            self.away_since = None;
+        if !self.owned.is_empty() {
+            self.idle_since = None;
             return &self.owned;
         }
-        let since = *self.away_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < ALONE_AFTER {
+        let patience = if connected { IDLE_AFTER } else { ALONE_AFTER };
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < patience {
             &self.owned
         } else {
             &self.all

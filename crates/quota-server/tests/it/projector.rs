@@ -2,7 +2,7 @@
 
 use crate::nodes::{
     CATALOG, Database, PARTITIONS, PRODUCT, Running, WORKERS, all_rows, embedded_topics,
-    eventually, fact, load, projected, real_topics, unique, usage,
+    eventually, fact, load, projected, real_brokers, real_topics, unique, usage,
 };
 use quota_core::command::Wish;
 use quota_core::digest::{SubjectKey, event_key, partition_of, subject_key};
@@ -213,6 +213,24 @@ async fn without_kafka_views_are_made_from_the_ledger_alone() {
     assert_views(&ledger).await;
     one.stop().await;
     two.stop().await;
+}
+
+/// Where the group has nothing to give, since the topic is not there, views are made all the same.
+///
+/// Failed when a projector that reached Kafka waited for an assignment for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_topic_views_are_made_from_the_ledger_alone() {
+    let Some(brokers) = real_brokers() else {
+        return;
+    };
+    let database = Database::fresh().await;
+    let prefix = format!("t{}.", uuid::Uuid::new_v4().simple());
+    let settings = quota_kafka::Settings::new(brokers, "test");
+    let topics = quota_server::topics::Topics::of_cluster(settings).with_prefix(&prefix);
+    let running = Running::start(&database, &topics, &[Role::Projector]).await;
+    load(&running, 0, 200).await;
+    assert_views(&database.ledger().await).await;
+    running.stop().await;
 }
 
 /// Several projectors share the partitions; one that goes leaves its own to the others, and all stays whole.
