@@ -4,12 +4,14 @@
 //! [decide](Batch::decide), appends the rows under the fences that it names, and [settles](Batch::settle) it with the
 //! partitions that went in. Everything about a partition that did not go in is decided again, from what stands there.
 
+mod course;
 mod judge;
 mod parts;
 
+pub use course::{Course, Failure, Round};
 pub use parts::*;
 
-use self::judge::{Judge, refused_session};
+use self::judge::{Judge, refused_session, unavailable};
 use crate::catalog::Catalog;
 use crate::command::{Address, Answer, Command, Refusal, SessionAnswer, Wish};
 use crate::decide::{
@@ -28,6 +30,7 @@ use std::sync::Arc;
 const CLOCK_BEHIND_MAX: i64 = 5 * SECOND;
 
 /// Commands on their way to one append.
+#[derive(Debug)]
 pub struct Batch {
     epoch: u32,
     commands: Vec<(usize, Command)>,
@@ -392,8 +395,4 @@ fn head_at(row: &Row) -> Head {
         hash: row.hash,
         recorded_at: row.recorded_at,
     }
-}
-
-fn unavailable(why: impl Into<String>) -> Answer {
-    Answer::Refused(Refusal::unavailable(why))
 }

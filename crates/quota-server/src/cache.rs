@@ -1,14 +1,12 @@
 //! The subject cache of a node: used by its lane and its checks alike.
 //!
-//! For each partition it knows the end up to which everything it holds is true. Whatever is cached reflects every event up
-//! to that end, so a lane that builds on the end builds on the whole truth, and the fence finds out when it is not.
+//! For each partition it knows the end up to which everything it holds is true; the rule is [`quota_core::known`].
 
 use crate::shelf::Shelf;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use quota_core::digest::SubjectKey;
-use quota_core::event::Event;
-use quota_core::fold;
+use quota_core::known::{Fits, Known, advanced};
 use quota_core::lane::PartitionEnd;
 use quota_core::row::{Head, Row};
 use quota_core::state::State;
@@ -21,10 +19,8 @@ pub struct SubjectCache {
 }
 
 struct Partition {
-    end: PartitionEnd,
+    known: Known,
     states: Cache<SubjectKey, Arc<State>, BySize>,
-    /// When this partition was last known to be at its head, by the node's steady clock, in microseconds.
-    at_head: i64,
 }
 
 /// Things that weigh as much as a subject without any.
@@ -56,9 +52,8 @@ impl SubjectCache {
         let each = (subjects / ends.len().max(1)).max(16);
         let partition = |end| {
             Mutex::new(Partition {
-                end,
+                known: Known::new(end, now),
                 states: Cache::with_weighter(each, each as u64, BySize),
-                at_head: now,
             })
         };
         Self {
@@ -77,14 +72,14 @@ impl SubjectCache {
     #[must_use]
     pub fn end(&self, partition: u32) -> Option<PartitionEnd> {
         self.partition(partition)
-            .map(|partition| partition.end.clone())
+            .map(|partition| partition.known.end().clone())
     }
 
     /// A partition's last offset, as far as this node knows; -1 before the first.
     #[must_use]
     pub fn head_offset(&self, partition: u32) -> i64 {
         self.partition(partition)
-            .map_or(-1, |partition| partition.end.head.offset)
+            .map_or(-1, |partition| partition.known.end().head.offset)
     }
 
     /// A subject's state, if it is cached.
@@ -98,12 +93,13 @@ impl SubjectCache {
     #[must_use]
     pub fn view(&self, partition: u32, key: &SubjectKey, product: &str) -> Option<CheckView> {
         let partition = self.partition(partition)?;
+        let end = partition.known.end();
         Some(CheckView {
             state: partition.states.get(key).cloned(),
-            version: partition.end.versions.get(product).copied(),
-            head: partition.end.head.offset,
-            recorded_at: partition.end.head.recorded_at,
-            at_head: partition.at_head,
+            version: end.versions.get(product).copied(),
+            head: end.head.offset,
+            recorded_at: end.head.recorded_at,
+            at_head: partition.known.at_head(),
         })
     }
 
@@ -111,7 +107,7 @@ impl SubjectCache {
     /// has gone on since: an event between would be missing from it for ever.
     pub fn keep(&self, partition: u32, key: SubjectKey, state: Arc<State>, through: i64) {
         if let Some(mut partition) = self.partition(partition)
-            && through >= partition.end.head.offset
+            && partition.known.may_keep(through)
             && partition
                 .states
                 .peek(&key)
@@ -126,8 +122,7 @@ impl SubjectCache {
         let Some(mut partition) = self.partition(partition) else {
             return;
         };
-        // Beyond this head others have appended: an event of theirs may be missing from these states.
-        let current = partition.end.head.offset <= head.offset;
+        let current = partition.known.settled(head, now);
         for (key, state) in states.into_iter().filter(|_| current) {
             let newer = partition
                 .states
@@ -136,10 +131,6 @@ impl SubjectCache {
             if newer {
                 partition.states.insert(key, Arc::new(state));
             }
-        }
-        if current {
-            partition.end.head = head;
-            partition.at_head = partition.at_head.max(now);
         }
     }
 
@@ -152,25 +143,27 @@ impl SubjectCache {
             return Ok(Applied::Done);
         };
         for row in rows {
-            let expected = partition.end.head.offset + 1;
-            if row.offset < expected {
-                continue;
+            match partition.known.fits(row) {
+                Fits::Seen => {}
+                Fits::Hole => return Ok(Applied::Hole),
+                Fits::Next => partition.take(row, shelf)?,
             }
-            if row.offset > expected {
-                return Ok(Applied::Hole);
-            }
-            partition.take(row, shelf)?;
         }
         Ok(Applied::Done)
     }
 
     /// Notes that a partition's head was seen: at `now` it was at `offset`.
     pub fn saw_head(&self, partition: u32, offset: i64, now: i64) {
-        if let Some(mut partition) = self.partition(partition)
-            && partition.end.head.offset >= offset
-        {
-            partition.at_head = partition.at_head.max(now);
+        if let Some(mut partition) = self.partition(partition) {
+            partition.known.saw_head(offset, now);
         }
+    }
+
+    /// Whether a row that others appended contradicts what this node knows of its partition.
+    #[must_use]
+    pub fn is_contradicted_by(&self, row: &Row) -> bool {
+        self.partition(row.partition)
+            .is_some_and(|partition| partition.known.is_contradicted_by(row))
     }
 }
 
@@ -178,46 +171,18 @@ impl Partition {
     fn take(&mut self, row: &Row, shelf: &Shelf) -> anyhow::Result<()> {
         if row.subject.is_empty() {
             shelf.take(row)?;
-            if &*row.event_type == "catalog.published" {
-                self.end
-                    .versions
-                    .insert(Arc::clone(&row.product), row.catalog_version);
-            }
         } else if let Some(state) = self.states.peek(&row.subject_key).cloned() {
-            match advanced(&state, row, shelf) {
+            let catalogs = |product: &str, version: u32| shelf.get(product, version);
+            match advanced(&state, row, &catalogs) {
                 Some(next) => self.states.insert(row.subject_key, Arc::new(next)),
                 None => {
                     self.states.remove(&row.subject_key);
                 }
             }
         }
-        self.end.head = Head {
-            offset: row.offset,
-            hash: row.hash,
-            recorded_at: row.recorded_at,
-        };
+        self.known.take(row);
         Ok(())
     }
-}
-
-/// A state after one more row; itself where it has seen it; none where it must be loaded anew.
-fn advanced(state: &State, row: &Row, shelf: &Shelf) -> Option<State> {
-    if row.subject_seq <= state.subject.seq {
-        return Some(state.clone());
-    }
-    // What this build cannot read fails where that subject is loaded, and there alone.
-    let event = Event::decode(&row.event_type, row.type_version, &row.payload).ok()?;
-    let mut needed = fold::needs(&event);
-    needed.extend(fold::needs_of_state(state, &event));
-    let (Some(catalog), true) = (
-        shelf.get(&row.product, row.catalog_version),
-        row.subject_seq == state.subject.seq + 1 && state.missing(&needed).is_empty(),
-    ) else {
-        return None;
-    };
-    let mut next = state.clone();
-    fold::fold_event(&mut next, &catalog, row, &event);
-    Some(next)
 }
 
 /// What a check is judged by.

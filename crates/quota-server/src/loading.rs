@@ -3,10 +3,11 @@
 use crate::shelf::Shelf;
 use quota_core::digest::SubjectKey;
 use quota_core::event::Event;
-use quota_core::fold::{fold_event, needs, needs_of_state};
+use quota_core::fold::fold_event;
+use quota_core::known::{FoldedUp, Stored, Unreadable, fold_up};
 use quota_core::lane::WantedSubject;
 use quota_core::row::Row;
-use quota_core::state::{Kind, RowKey, State};
+use quota_core::state::{RowKey, State};
 use quota_postgres::{LoadRequest, Loaded, LoadedSubject, RowName, SubjectLookup};
 use std::sync::Arc;
 
@@ -66,19 +67,19 @@ pub fn fold_loaded(wanted: &[WantedSubject], loaded: &mut Loaded, shelf: &Shelf)
             .find(|found| found.partition == wanted.partition);
         let through = partition.map_or(-1, |found| found.head.offset);
         match fold_subject(wanted, found, shelf) {
-            Ok(Ok(state)) => {
+            Ok(FoldedUp::State(state)) => {
                 folded.states.push(LoadedState {
                     partition: wanted.partition,
                     key: wanted.key,
                     through,
-                    state,
+                    state: *state,
                 });
             }
-            Ok(Err(missing)) => folded.more.push(WantedSubject {
-                things: missing,
+            Ok(FoldedUp::Wants(things)) => folded.more.push(WantedSubject {
+                things,
                 ..wanted.clone()
             }),
-            Err(error) => folded.failed.push((wanted.key, error)),
+            Err(error) => folded.failed.push((wanted.key, error.into())),
         }
     }
     folded
@@ -88,36 +89,15 @@ fn fold_subject(
     wanted: &WantedSubject,
     found: LoadedSubject,
     shelf: &Shelf,
-) -> anyhow::Result<Result<State, Vec<RowKey>>> {
-    let mut state = match &found.view {
-        Some(view) => State::from_stored(&view.state, &[])?,
-        None => State::default(),
+) -> Result<FoldedUp, Unreadable> {
+    let things = found.rows.into_iter();
+    let stored = Stored {
+        view: found.view.as_ref().map(|view| &*view.state),
+        things: things.map(|row| (row.kind, row.id, row.body)).collect(),
+        tail: &found.tail,
     };
-    for key in &wanted.things {
-        state.add_stored(key.clone(), None)?;
-    }
-    for row in found.rows {
-        let Some(kind) = Kind::from_number(row.kind) else {
-            anyhow::bail!(
-                "kind {} of a stored row is not known to this version",
-                row.kind
-            );
-        };
-        state.add_stored(RowKey { kind, id: row.id }, Some(&row.body))?;
-    }
-    for row in &found.tail {
-        let event = Event::decode(&row.event_type, row.type_version, &row.payload)?;
-        let mut needed = needs(&event);
-        needed.extend(needs_of_state(&state, &event));
-        let missing = state.missing(&needed);
-        if !missing.is_empty() {
-            let mut things = wanted.things.clone();
-            things.extend(missing);
-            return Ok(Err(things));
-        }
-        fold_row(&mut state, row, &event, shelf)?;
-    }
-    Ok(Ok(state))
+    let catalogs = |product: &str, version: u32| shelf.get(product, version);
+    fold_up(stored, &wanted.things, &catalogs)
 }
 
 /// Folds one row by the catalog that it was judged under.

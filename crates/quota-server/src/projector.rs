@@ -12,14 +12,14 @@ use crate::node::Node;
 use crate::ranges::{Answers, Ask, Ranges};
 use crate::relay::sleep_until;
 use crate::topics::Topics;
-use folder::{Folder, Stopped};
+use folder::{Folder, Saving};
 use group::Group;
 use quota_core::follow::{Follower, Output, Rules};
+use quota_core::projection::{Duty, Stopped};
 use quota_core::record::{from_record, peek};
 use quota_core::row::Row;
 use quota_kafka::Record;
-use quota_postgres::Advance;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,13 +27,9 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 4_000;
 /// Rows that one read of a partition asks for.
 const RANGE: i64 = 500;
-/// How long to wait after the ledger could not be read or written, in microseconds.
-const PAUSE: i64 = 500_000;
-/// How long a partition rests after somebody else was found to be at it, in microseconds.
+/// How long a partition rests after somebody else was found to be at it, or the ledger could not be read or written; in
+/// microseconds.
 const REST: i64 = 500_000;
-
-/// How often in a row a partition may be found in a state that only another projector at it explains.
-const STRANGE_MAX: u32 = 10;
 
 /// Projects until it is told to stop; an outage of Kafka or of the ledger makes it wait, not end.
 pub async fn run(node: Node, topics: Topics, mut heads: Heads, stop: CancellationToken) {
@@ -47,10 +43,7 @@ pub async fn run(node: Node, topics: Topics, mut heads: Heads, stop: Cancellatio
         ranges: Ranges::new(node.ledger.clone(), 1),
         folder: Folder::new(node.ledger.clone(), Arc::clone(&node.shelf)),
         reading: Arc::default(),
-        owned: BTreeSet::new(),
-        beginning: BTreeMap::new(),
-        stopped: BTreeMap::new(),
-        strange: BTreeMap::new(),
+        duty: Duty::new(REST),
         rows: Vec::new(),
         away: false,
         node,
@@ -96,13 +89,7 @@ struct Shell {
     /// The newest reading of the heads.
     reading: Arc<Reading>,
     /// The partitions that this projector is at.
-    owned: BTreeSet<u32>,
-    /// Those of them whose checkpoint has to be read, and when.
-    beginning: BTreeMap<u32, i64>,
-    /// Those of them that a row stopped which this build cannot fold, and its offset.
-    stopped: BTreeMap<u32, i64>,
-    /// How often a partition's views were not what its checkpoint says, since it last moved.
-    strange: BTreeMap<u32, u32>,
+    duty: Duty,
     /// Rows to fold next.
     rows: Vec<Row>,
     away: bool,
@@ -111,27 +98,20 @@ struct Shell {
 impl Shell {
     /// Takes up the partitions that are this projector's now, and leaves the others.
     fn own(&mut self, partitions: &BTreeSet<u32>) {
-        if self.owned == *partitions {
-            return;
+        for partition in self.duty.own(partitions, self.node.clock.elapsed()) {
+            self.forget(partition);
         }
-        for partition in self.owned.difference(partitions) {
-            self.follower.forget(*partition);
-            self.folder.forget(*partition);
-            self.beginning.remove(partition);
-            self.stopped.remove(partition);
-        }
-        let now = self.node.clock.elapsed();
-        let new = partitions.difference(&self.owned);
-        self.beginning
-            .extend(new.map(|partition| (*partition, now)));
-        self.owned.clone_from(partitions);
-        tracing::debug!(partitions = self.owned.len(), "projecting");
+    }
+
+    fn forget(&mut self, partition: u32) {
+        self.follower.forget(partition);
+        self.folder.forget(partition);
     }
 
     /// Begins at the checkpoints of those partitions whose time has come.
     async fn begin(&mut self) {
-        let now = self.node.clock.elapsed();
-        if self.beginning.values().all(|at| *at > now) {
+        let due = self.duty.begin(self.node.clock.elapsed());
+        if due.is_empty() {
             return;
         }
         let checkpoints = match self.node.ledger.checkpoints().await {
@@ -139,14 +119,8 @@ impl Shell {
             Err(error) => return self.pause(&error.into()),
         };
         self.back();
-        let due: Vec<u32> = self
-            .beginning
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(partition, _)| *partition)
-            .collect();
+        tracing::debug!(partitions = due.len(), "projecting from the checkpoints");
         for partition in due {
-            self.beginning.remove(&partition);
             let index = usize::try_from(partition).unwrap_or(usize::MAX);
             let next = checkpoints.get(index).copied().unwrap_or(0);
             self.folder.forget(partition);
@@ -202,80 +176,60 @@ impl Shell {
     }
 
     async fn fold_and_save(&mut self, rows: Vec<Row>) -> anyhow::Result<()> {
-        let mut folded = self.folder.fold(rows).await?;
-        let mut lost = BTreeSet::new();
-        let mut stopped = std::mem::take(&mut folded.stopped);
-        for strange in std::mem::take(&mut folded.strange) {
-            let often = self.strange.entry(strange.partition).or_insert(0);
-            *often += 1;
-            if *often < STRANGE_MAX {
-                lost.insert(strange.partition);
-            } else {
-                stopped.push(strange);
-            }
-        }
+        let folded = self.folder.fold(rows).await?;
+        let (mut moved, mut lost) = (Vec::new(), Vec::new());
         if !folded.steps.is_empty() {
-            let ledger = &self.node.ledger;
-            let saved = ledger
-                .save_views(&folded.steps, &folded.views, &folded.things)
-                .await?;
-            for partition in &saved.moved {
-                self.strange.remove(partition);
-            }
-            let moved = |step: &&Advance| saved.moved.contains(&step.partition);
+            let Saving {
+                steps,
+                views,
+                things,
+            } = Saving::of(&folded);
+            let saved = self.node.ledger.save_views(&steps, &views, &things).await?;
+            (moved, lost) = (saved.moved, saved.lost);
             let rows: i64 = folded
                 .steps
                 .iter()
-                .filter(moved)
+                .filter(|step| moved.contains(&step.partition))
                 .map(|step| step.to - step.from)
                 .sum();
             metrics::counter!("quota_projector_rows_total").increment(rows.unsigned_abs());
-            lost.extend(saved.lost);
         }
         self.back();
-        self.folder.saved(folded, &lost);
-        for Stopped {
-            partition,
-            offset,
-            why,
-        } in stopped
-        {
-            self.stop(partition, offset, &why);
+        let now = self.node.clock.elapsed();
+        let judged = self
+            .duty
+            .saved(&moved, &lost, folded.strange, folded.stopped, now);
+        self.folder.saved(folded.subjects, &judged.lost);
+        for stopped in &judged.stopped {
+            self.stop(stopped);
         }
-        for partition in lost {
-            self.lose(partition);
+        for partition in judged.lost {
+            metrics::counter!("quota_projector_lost_total").increment(1);
+            tracing::debug!(partition, "another projector is at this partition");
+            self.forget(partition);
         }
         Ok(())
     }
 
-    /// Leaves a partition that somebody else is at, for a while.
-    fn lose(&mut self, partition: u32) {
-        metrics::counter!("quota_projector_lost_total").increment(1);
-        tracing::debug!(partition, "another projector is at this partition");
-        self.folder.forget(partition);
-        self.follower.forget(partition);
-        if self.owned.contains(&partition) && !self.stopped.contains_key(&partition) {
-            let again = self.node.clock.elapsed() + REST;
-            self.beginning.insert(partition, again);
-        }
-    }
-
     /// Raises the alarm for a partition that cannot be folded on.
-    fn stop(&mut self, partition: u32, offset: i64, why: &anyhow::Error) {
+    fn stop(&mut self, stopped: &Stopped) {
+        let Stopped {
+            partition,
+            offset,
+            why,
+        } = stopped;
         tracing::error!(
             partition,
             offset,
-            why = format!("{why:#}"),
+            why,
             "a row cannot be folded by this version: this partition's views stay as they are, the others go on"
         );
-        self.folder.forget(partition);
-        self.follower.forget(partition);
-        self.stopped.insert(partition, offset);
+        self.forget(*partition);
         self.gauge_stopped();
     }
 
     fn gauge_stopped(&self) {
-        metrics::gauge!("quota_projector_stopped").set(self.stopped.len() as f64);
+        metrics::gauge!("quota_projector_stopped").set(self.duty.stopped() as f64);
     }
 
     /// Begins everything anew after a while: the ledger is away, or what became of a step is not known.
@@ -288,13 +242,10 @@ impl Shell {
         }
         self.folder.forget_all();
         self.rows.clear();
-        let again = self.node.clock.elapsed() + PAUSE;
-        for partition in &self.owned {
+        for partition in self.duty.owned() {
             self.follower.forget(*partition);
-            if !self.stopped.contains_key(partition) {
-                self.beginning.insert(*partition, again);
-            }
         }
+        self.duty.pause(self.node.clock.elapsed());
     }
 
     fn back(&mut self) {
@@ -305,8 +256,8 @@ impl Shell {
 
     /// When there is something to do, if nothing comes before.
     fn deadline(&self) -> Option<i64> {
-        let beginning = self.beginning.values().copied().min();
-        self.follower.deadline().into_iter().chain(beginning).min()
+        let deadlines = self.follower.deadline().into_iter();
+        deadlines.chain(self.duty.deadline()).min()
     }
 
     fn records(&mut self, records: &[Record]) {
@@ -358,7 +309,7 @@ impl Shell {
             lag += self.follower.lag(partition).unwrap_or(0);
         }
         metrics::gauge!("quota_projector_lag_rows").set(lag as f64);
-        metrics::gauge!("quota_projector_partitions").set(self.owned.len() as f64);
+        metrics::gauge!("quota_projector_partitions").set(self.duty.owned().len() as f64);
         self.gauge_stopped();
     }
 }

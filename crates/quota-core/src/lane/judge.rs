@@ -1,7 +1,7 @@
 //! What the commands of one partition are judged by.
 
 use crate::catalog::Catalog;
-use crate::command::{Command, Decision};
+use crate::command::{Answer, Command, Decision, Refusal};
 use crate::decide::Light;
 use crate::event::Event;
 use crate::position::Position;
@@ -49,4 +49,8 @@ pub(super) fn refused_session(
         position,
         replayed: false,
     })
+}
+
+pub(super) fn unavailable(why: impl Into<String>) -> Answer {
+    Answer::Refused(Refusal::unavailable(why))
 }

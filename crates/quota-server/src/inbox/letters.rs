@@ -1,7 +1,7 @@
 //! Dead letters: refused records go to a topic of their own, untouched, with their reason.
 
-use super::read::Reason;
 use crate::topics::Topics;
+use quota_core::inbox::Reason;
 use quota_kafka::{Headers, Outgoing, PublishError, Publisher, PublisherOptions, Record};
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,6 +4,7 @@ use super::settle::Next;
 use crate::node::Node;
 use quota_core::command::{Address, Command, Wish};
 use quota_core::door::{Rejection, admit, parse_kafka};
+use quota_core::inbox::Reason;
 use quota_kafka::Record;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,27 +25,6 @@ pub(super) struct Batch {
     pub dead: Vec<(usize, Reason)>,
     /// Where reading goes on once all of it is settled.
     pub next: Next,
-}
-
-/// Why a record does not get in.
-pub(super) struct Reason {
-    /// The stable code.
-    pub code: &'static str,
-    /// What a person reads.
-    pub detail: String,
-}
-
-impl From<Rejection> for Reason {
-    fn from(rejection: Rejection) -> Self {
-        let detail = match rejection.field {
-            Some(field) => format!("{field}: {}", rejection.message),
-            None => rejection.message,
-        };
-        Self {
-            code: rejection.code,
-            detail,
-        }
-    }
 }
 
 /// Judges records of the inboxes; `products` has the product of each topic.

@@ -1,10 +1,10 @@
 //! Carries batches through the lane, one after the other, until every record is in the ledger or in the dead letters.
 
 use super::letters::{Letter, Letters};
-use super::read::{Batch, Reason};
+use super::read::Batch;
 use crate::node::Node;
 use crate::topics::Topics;
-use quota_core::command::{Answer, Command};
+use quota_core::inbox::Settling;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,11 +52,11 @@ async fn settle(node: &Node, letters: &mut Letters, batch: Batch) -> Next {
     let Batch {
         records,
         commands,
-        mut dead,
+        dead,
         next,
     } = batch;
-    dead.extend(carry_out(node, commands).await);
-    dead.sort_by_key(|(index, _)| *index);
+    let settling = carry_out(node, Settling::new(commands, dead)).await;
+    let dead = settling.dead();
     let refused: Vec<Letter<'_>> = dead
         .iter()
         .filter_map(|(index, reason)| Some(Letter::new(records.get(*index)?, reason)))
@@ -66,48 +66,20 @@ async fn settle(node: &Node, letters: &mut Letters, batch: Batch) -> Next {
 }
 
 /// Carries commands out, in order; what the ledger cannot take now is tried again for as long as it takes.
-async fn carry_out(node: &Node, mut todo: Vec<(usize, Command)>) -> Vec<(usize, Reason)> {
-    let mut dead = Vec::new();
+async fn carry_out(node: &Node, mut settling: Settling) -> Settling {
     let mut rest = REST;
-    while !todo.is_empty() {
-        let commands = todo.iter().map(|(_, command)| command.clone()).collect();
-        let answers = node.writer.submit_all(commands).await;
-        let (mut recorded, mut duplicates, mut again) = (0, 0, Vec::new());
-        for ((index, command), answer) in todo.into_iter().zip(answers) {
-            match answer {
-                Answer::Recorded {
-                    duplicate: true, ..
-                } => duplicates += 1,
-                Answer::Recorded { .. } => recorded += 1,
-                Answer::Refused(refusal) if matches!(refusal.status, 503 | 504) => {
-                    again.push((index, command));
-                }
-                Answer::Refused(refusal) => dead.push((
-                    index,
-                    Reason {
-                        code: refusal.code,
-                        detail: refusal.message,
-                    },
-                )),
-                other => {
-                    let detail = format!("a fact was answered with {other:?}");
-                    tracing::error!(detail, "an answer that makes no sense");
-                    dead.push((
-                        index,
-                        Reason {
-                            code: "internal",
-                            detail,
-                        },
-                    ));
-                }
-            }
+    loop {
+        let commands = settling.commands();
+        if commands.is_empty() {
+            return settling;
         }
-        metrics::counter!("quota_inbox_recorded_total").increment(recorded);
-        metrics::counter!("quota_inbox_duplicates_total").increment(duplicates);
-        if !again.is_empty() {
+        let came = settling.answered(node.writer.submit_all(commands).await);
+        metrics::counter!("quota_inbox_recorded_total").increment(came.recorded);
+        metrics::counter!("quota_inbox_duplicates_total").increment(came.duplicates);
+        if came.again > 0 {
             if rest == REST {
                 tracing::warn!(
-                    records = again.len(),
+                    records = came.again,
                     "the ledger does not take an inbox's records; trying on"
                 );
             }
@@ -117,7 +89,5 @@ async fn carry_out(node: &Node, mut todo: Vec<(usize, Command)>) -> Vec<(usize, 
         } else if rest > REST {
             tracing::info!("the ledger takes the inboxes' records again");
         }
-        todo = again;
     }
-    dead
 }

@@ -1,9 +1,10 @@
 //! Reading what others appended, before deciding on top of it.
 
 use crate::cache::Applied;
-use crate::writer::drive::{Context, Failure, unavailable};
-use quota_core::row::Row;
+use crate::writer::drive::{Context, unavailable};
+use quota_core::lane::Failure;
 use quota_postgres::Lane;
+use std::collections::BTreeMap;
 
 /// Rows that are read at once.
 const CATCH_UP_ROWS: usize = 1_000;
@@ -14,9 +15,17 @@ pub(super) async fn catch_up(
     lane: &mut Lane,
     partitions: &[u32],
 ) -> Result<(), Failure> {
+    // Before the heads are read: while an answer is late the transaction may be cut, and others append.
+    let known: BTreeMap<u32, i64> = partitions
+        .iter()
+        .map(|partition| (*partition, context.cache.head_offset(*partition)))
+        .collect();
     for (partition, head) in lane.heads_of(partitions).await.map_err(unavailable)? {
         let mut next = context.cache.head_offset(partition) + 1;
-        if head.offset + 1 < next {
+        if known
+            .get(&partition)
+            .is_some_and(|known| head.offset < *known)
+        {
             return Err(Failure::Unavailable(format!(
                 "partition {partition} went back to {}: the ledger was restored; start this node again",
                 head.offset
@@ -27,7 +36,14 @@ pub(super) async fn catch_up(
                 .range(partition, next, CATCH_UP_ROWS)
                 .await
                 .map_err(unavailable)?;
-            follows(context, partition, rows.first())?;
+            if let Some(row) = rows.first()
+                && context.cache.is_contradicted_by(row)
+            {
+                return Err(Failure::Unavailable(format!(
+                    "row {partition}:{} does not follow from what this node knows: the ledger was restored; start this node again",
+                    row.offset
+                )));
+            }
             let applied = context
                 .cache
                 .apply(partition, &rows, &context.shelf)
@@ -41,20 +57,4 @@ pub(super) async fn catch_up(
         }
     }
     Ok(())
-}
-
-/// Whether what others appended follows from what this node knows: after a restore it would not.
-fn follows(context: &Context, partition: u32, next: Option<&Row>) -> Result<(), Failure> {
-    let known = context.cache.end(partition).map(|end| end.head);
-    match (known, next) {
-        (Some(head), Some(row))
-            if row.offset == head.offset + 1 && row.hash != row.expected_hash(&head.hash) =>
-        {
-            Err(Failure::Unavailable(format!(
-                "row {partition}:{} does not follow from what this node knows: the ledger was restored; start this node again",
-                row.offset
-            )))
-        }
-        _ => Ok(()),
-    }
 }

@@ -1,8 +1,8 @@
 //! What a batch is decided by: ends and states from the cache, the rest from the ledger.
 
 use crate::loading::{fold_loaded, request};
-use crate::writer::drive::{Context, Failure, unavailable};
-use quota_core::lane::{Batch, Proposal, Wants};
+use crate::writer::drive::{Context, unavailable};
+use quota_core::lane::{Batch, Failure, Proposal, Wants};
 use quota_postgres::{Error, EventLookup, Lane};
 use std::sync::Arc;
 

@@ -8,8 +8,8 @@ use crate::writer::catching_up::catch_up;
 use crate::writer::deciding::decided;
 use crate::writer::desk::Desk;
 use crate::writer::job::Job;
-use quota_core::command::{Answer, Command, Refusal};
-use quota_core::lane::{Batch, Proposal, Settled};
+use quota_core::command::Answer;
+use quota_core::lane::{Batch, Course, Failure, Proposal, Round, Settled};
 use quota_core::row::Row;
 use quota_postgres::{AppendError, Fence, Lane, Ledger};
 use std::collections::BTreeMap;
@@ -21,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Commands that go into one append.
 const BATCH_MAX: usize = 1_000;
-/// How often one batch may lose its races before its callers are sent away to try again.
-const ROUNDS_MAX: usize = 8;
 
 /// What the lane works with.
 #[derive(Clone)]
@@ -39,18 +37,6 @@ pub struct Context {
     pub committed: broadcast::Sender<Commit>,
     /// The ledger's epoch.
     pub epoch: u32,
-}
-
-/// What a round of a batch failed with.
-pub(super) enum Failure {
-    /// Surely nothing was recorded.
-    Unavailable(String),
-    /// An event was recorded meanwhile under a key that was not looked up: look again.
-    Raced,
-    /// Something in this batch is nothing that the ledger can hold: nothing was recorded, and never would be.
-    Invalid(String),
-    /// Rows of this batch may or may not be in the ledger.
-    Ambiguous(Box<Batch>, Proposal),
 }
 
 /// Drains one lane's queue until it is told to stop; whatever got in before is answered.
@@ -102,10 +88,17 @@ impl Driver {
         let started = Instant::now();
         let commands = todo.len();
         // The first in order is the last.
-        let mut groups = vec![todo];
-        while let Some(group) = groups.pop() {
-            if let Err((why, group)) = self.carry_out_group(&mut desk, group).await {
-                groups.extend(halved(&mut desk, &why, group));
+        let mut courses = vec![Course::new(todo)];
+        while let Some(course) = courses.pop() {
+            match self.carry_out_together(&mut desk, course).await {
+                Ok(()) => {}
+                Err((why, course)) => match course.halved(&why) {
+                    Ok((first, later)) => courses.extend([later, first]),
+                    Err(refused) => {
+                        tracing::error!(why, "the ledger cannot hold this command's events");
+                        put(&mut desk, refused);
+                    }
+                },
             }
         }
         desk.close();
@@ -114,49 +107,40 @@ impl Driver {
     }
 
     /// Carries commands out together; gives those back that the ledger cannot hold together, and why.
-    async fn carry_out_group(
+    async fn carry_out_together(
         &mut self,
         desk: &mut Desk,
-        mut todo: Vec<(usize, Command)>,
-    ) -> Result<(), (String, Vec<(usize, Command)>)> {
-        let mut rounds = 0;
-        while !todo.is_empty() {
-            todo.retain(|(index, _)| !desk.is_given_up(*index));
-            let indexes: Vec<usize> = todo.iter().map(|(index, _)| *index).collect();
-            let again = todo.clone();
-            // After a lost race the locks come first, so that a command loses at most once.
-            let outcome = self.round(todo, rounds > 0).await;
-            todo = match outcome {
-                Ok(settled) => self.take_in(desk, settled),
-                Err(Failure::Raced) => again,
-                Err(Failure::Invalid(why)) => return Err((why, again)),
+        mut course: Course,
+    ) -> Result<(), (String, Course)> {
+        let mut failed = false;
+        while let Some(round) = course.round(self.context.epoch, |index| desk.is_given_up(index)) {
+            match self.round(round).await {
+                Ok(settled) => self.take_in(desk, &mut course, settled),
+                Err(Failure::Raced) => {}
+                Err(Failure::Invalid(why)) => return Err((why, course)),
                 Err(Failure::Ambiguous(batch, proposal)) => {
-                    let went_in = self.find_out(&proposal).await;
+                    let rows = self.look_for(&proposal).await;
+                    let went_in = course.looked_for(&proposal, &rows);
                     let settled = (*batch).settle(&went_in);
-                    self.take_in(desk, settled)
+                    self.take_in(desk, &mut course, settled);
                 }
                 Err(Failure::Unavailable(why)) => {
-                    tracing::warn!(
-                        why,
-                        commands = indexes.len(),
-                        "the ledger cannot be written"
-                    );
-                    for index in indexes {
-                        desk.put(index, Answer::Refused(Refusal::unavailable(UNAVAILABLE)));
-                    }
-                    Vec::new()
+                    let commands = course.left();
+                    tracing::warn!(why, commands, "the ledger cannot be written");
+                    failed = true;
+                    break;
                 }
-            };
-            rounds += 1;
-            if rounds >= ROUNDS_MAX {
-                break;
             }
         }
+        let known = |partition| self.context.cache.head_offset(partition);
+        put(desk, course.refused(failed, known));
         Ok(())
     }
 
-    /// Puts what is settled in its place; returns what has to be decided again.
-    fn take_in(&self, desk: &mut Desk, settled: Settled) -> Vec<(usize, Command)> {
+    /// Puts what is settled in its place.
+    fn take_in(&self, desk: &mut Desk, course: &mut Course, mut settled: Settled) {
+        let known = |partition| self.context.cache.head_offset(partition);
+        course.settled(&mut settled, known);
         let mut states: BTreeMap<u32, Vec<_>> = BTreeMap::new();
         for (partition, key, state) in settled.states {
             states.entry(partition).or_default().push((key, state));
@@ -170,19 +154,12 @@ impl Driver {
             // After the cache: a relay that missed some asks it what there is. Without a relay, nobody listens.
             self.context.committed.send(commit).ok();
         }
-        for (index, answer) in settled.answers {
-            desk.put(index, answer);
-        }
-        settled.again
+        put(desk, settled.answers);
     }
 
     /// One round: load, decide, append. What lost its race is settled as such.
-    async fn round(
-        &mut self,
-        commands: Vec<(usize, Command)>,
-        locked: bool,
-    ) -> Result<Settled, Failure> {
-        let mut batch = Batch::new(self.context.epoch, commands);
+    async fn round(&mut self, round: Round) -> Result<Settled, Failure> {
+        let Round { mut batch, locked } = round;
         let partitions = batch.partitions();
         if self.lane.as_ref().is_none_or(Lane::is_closed) {
             self.lane = Some(self.context.ledger.lane().await.map_err(unavailable)?);
@@ -206,13 +183,10 @@ impl Driver {
         }
     }
 
-    /// The partitions of an ambiguous append whose rows are in the ledger: on a new connection, under the same locks,
+    /// The rows in the last places of an ambiguous append, whoever's they are: on a new connection, under the same locks,
     /// which waits the old backend out.
-    async fn find_out(&mut self, proposal: &Proposal) -> Vec<u32> {
-        let mut last: BTreeMap<u32, (i64, [u8; 32])> = BTreeMap::new();
-        for row in &proposal.rows {
-            last.insert(row.partition, (row.offset, row.hash));
-        }
+    async fn look_for(&mut self, proposal: &Proposal) -> Vec<Row> {
+        let last = proposal.last_rows();
         let partitions: Vec<u32> = last.keys().copied().collect();
         let places: Vec<(u32, i64)> = last
             .iter()
@@ -220,13 +194,7 @@ impl Driver {
             .collect();
         loop {
             match self.rows_under_locks(&partitions, &places).await {
-                Ok(rows) => {
-                    let ours = |row: &&Row| {
-                        last.get(&row.partition)
-                            .is_some_and(|(_, hash)| *hash == row.hash)
-                    };
-                    return rows.iter().filter(ours).map(|row| row.partition).collect();
-                }
+                Ok(rows) => return rows,
                 Err(why) => {
                     tracing::warn!(why, "the outcome of an append is not known yet");
                     self.lane = None;
@@ -260,27 +228,11 @@ impl Driver {
     }
 }
 
-/// Halves commands that the ledger cannot hold together, the later half first, until the one that it cannot hold stands
-/// alone and is refused.
-fn halved(
-    desk: &mut Desk,
-    why: &str,
-    mut commands: Vec<(usize, Command)>,
-) -> Vec<Vec<(usize, Command)>> {
-    if commands.len() > 1 {
-        let later = commands.split_off(commands.len() / 2);
-        return vec![later, commands];
+fn put(desk: &mut Desk, answers: impl IntoIterator<Item = (usize, Answer)>) {
+    for (index, answer) in answers {
+        desk.put(index, answer);
     }
-    for (index, _) in commands {
-        tracing::error!(why, "the ledger cannot hold this command's events");
-        let message = format!("the ledger cannot hold this: {why}");
-        let refusal = Refusal::whole(422, "not_recordable", message);
-        desk.put(index, Answer::Refused(refusal));
-    }
-    Vec::new()
 }
-
-const UNAVAILABLE: &str = "the ledger cannot be written just now; nothing was recorded, try again";
 
 pub(super) fn unavailable(error: impl std::fmt::Display) -> Failure {
     Failure::Unavailable(error.to_string())

@@ -1,0 +1,140 @@
+//! Which partitions a projector is at, where it has to begin anew, and where it stopped.
+
+use super::Stopped;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often in a row a partition may be found in a state that only another projector at it explains.
+const STRANGE_MAX: u32 = 10;
+
+/// The partitions of one projector. Time is a monotonic count of microseconds.
+#[derive(Debug)]
+pub struct Duty {
+    /// How long a partition rests before it is begun anew.
+    rest: i64,
+    /// The partitions that the projector is at.
+    owned: BTreeSet<u32>,
+    /// Those of them whose checkpoint has to be read, and when.
+    beginning: BTreeMap<u32, i64>,
+    /// Those of them that a row stopped which this build cannot fold, and its offset.
+    stopped: BTreeMap<u32, i64>,
+    /// How often a partition's views were not what its checkpoint says, since it last moved.
+    strange: BTreeMap<u32, u32>,
+}
+
+/// What to do about partitions whose step was not saved.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Left for a while: somebody else is at them.
+    pub lost: BTreeSet<u32>,
+    /// Not folded any more by this build: the alarm.
+    pub stopped: Vec<Stopped>,
+}
+
+impl Duty {
+    /// At no partition yet; `rest` is how long one rests before it is begun anew.
+    #[must_use]
+    pub const fn new(rest: i64) -> Self {
+        Self {
+            rest,
+            owned: BTreeSet::new(),
+            beginning: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            strange: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up the partitions that are this projector's now; returns those that it left.
+    pub fn own(&mut self, partitions: &BTreeSet<u32>, now: i64) -> Vec<u32> {
+        if self.owned == *partitions {
+            return Vec::new();
+        }
+        let left: Vec<u32> = self.owned.difference(partitions).copied().collect();
+        for partition in &left {
+            self.beginning.remove(partition);
+            self.stopped.remove(partition);
+        }
+        let new = partitions.difference(&self.owned);
+        self.beginning
+            .extend(new.map(|partition| (*partition, now)));
+        self.owned.clone_from(partitions);
+        left
+    }
+
+    /// The partitions that it is at.
+    #[must_use]
+    pub const fn owned(&self) -> &BTreeSet<u32> {
+        &self.owned
+    }
+
+    /// How many partitions are stopped.
+    #[must_use]
+    pub fn stopped(&self) -> usize {
+        self.stopped.len()
+    }
+
+    /// When the next partition is to be begun.
+    #[must_use]
+    pub fn deadline(&self) -> Option<i64> {
+        self.beginning.values().copied().min()
+    }
+
+    /// The partitions to begin at their checkpoints now; they count as begun.
+    pub fn begin(&mut self, now: i64) -> Vec<u32> {
+        let due: Vec<u32> = self
+            .beginning
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in &due {
+            self.beginning.remove(partition);
+        }
+        due
+    }
+
+    /// Takes what became of a step: the partitions whose checkpoints moved, those that others had moved, and what could not
+    /// be folded. What is lost is begun anew after a rest; what is strange too, until it has been so too often.
+    pub fn saved(
+        &mut self,
+        moved: &[u32],
+        lost: &[u32],
+        strange: Vec<Stopped>,
+        stopped: Vec<Stopped>,
+        now: i64,
+    ) -> Judged {
+        let mut judged = Judged {
+            lost: lost.iter().copied().collect(),
+            stopped,
+        };
+        for strange in strange {
+            let often = self.strange.entry(strange.partition).or_insert(0);
+            *often += 1;
+            if *often < STRANGE_MAX {
+                judged.lost.insert(strange.partition);
+            } else {
+                judged.stopped.push(strange);
+            }
+        }
+        for partition in moved {
+            self.strange.remove(partition);
+        }
+        for stopped in &judged.stopped {
+            self.stopped.insert(stopped.partition, stopped.offset);
+        }
+        for partition in &judged.lost {
+            if self.owned.contains(partition) && !self.stopped.contains_key(partition) {
+                self.beginning.insert(*partition, now + self.rest);
+            }
+        }
+        judged
+    }
+
+    /// Begins everything anew after a rest: the ledger is away, or what became of a step is not known.
+    pub fn pause(&mut self, now: i64) {
+        for partition in &self.owned {
+            if !self.stopped.contains_key(partition) {
+                self.beginning.insert(*partition, now + self.rest);
+            }
+        }
+    }
+}
