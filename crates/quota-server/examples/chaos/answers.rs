@@ -61,6 +61,14 @@ pub fn outcome(op: &Op, met: Option<(usize, i64)>) -> Option<String> {
             never.answer()
         ));
     }
+    // A refusal that is no "try again" says how it is.
+    let last = op.attempts.last()?;
+    let busy = last
+        .answer()
+        .is_none_or(|answer| [503, 504].contains(&answer.status));
+    if op.id.is_some() && op.told() == Told::Unknown && busy {
+        return Some(format!("no answer says what became of it: {op:?}"));
+    }
     let answers: Vec<&Answer> = op.settled().map(|(_, answer)| answer).collect();
     let first = answers.first()?;
     if op.id.is_none() {

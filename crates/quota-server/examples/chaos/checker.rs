@@ -27,7 +27,7 @@ pub struct Checker {
     events: HashSet<Vec<u8>>,
     /// Wishes that were refused: they may never appear.
     refused: HashSet<Name>,
-    /// Consumes without a key whose outcome nobody knows, or that were denied: each explains one row at most.
+    /// Consumes without a key whose outcome nobody knows, or that were denied: each explains one row of a kind at most.
     bare: HashMap<Bare, usize>,
     /// Hashes by place, for those who compare topics.
     pub hashes: Vec<Vec<Vec<u8>>>,

@@ -63,11 +63,11 @@ const fn row(number: &'static str, name: &'static str, fault: Fault, short: u64,
 /// The table, in the order in which it is run: what makes a broker lose records comes last.
 pub const ROWS: [Row; 21] = [
     row("-", "load-alone", Fault::None, 1, 20),
-    row("1", "node-killed", Fault::NodeKilled, 4, 200),
-    row("2", "postgres-killed", Fault::PostgresKilled, 2, 200),
-    row("2", "backend-killed", Fault::BackendKilled, 2, 200),
-    row("3", "cut-at-commit", Fault::CutAtCommit, 4, 200),
-    row("4", "clients-hang-up", Fault::ClientsHangUp, 2, 200),
+    row("1", "node-killed", Fault::NodeKilled, 3, 200),
+    row("2", "postgres-killed", Fault::PostgresKilled, 1, 200),
+    row("2", "backend-killed", Fault::BackendKilled, 1, 200),
+    row("3", "cut-at-commit", Fault::CutAtCommit, 3, 200),
+    row("4", "clients-hang-up", Fault::ClientsHangUp, 1, 200),
     row("5", "stopped-with-locks", Fault::StoppedWithLocks, 1, 50),
     row("6", "broker-killed", Fault::BrokerKilled, 1, 200),
     every(
@@ -76,7 +76,7 @@ pub const ROWS: [Row; 21] = [
     ),
     every(
         1,
-        row("9", "records-repeated", Fault::RecordsRepeated, 2, 100),
+        row("9", "records-repeated", Fault::RecordsRepeated, 1, 100),
     ),
     every(
         5,
@@ -88,7 +88,7 @@ pub const ROWS: [Row; 21] = [
     ),
     every(
         5,
-        row("11", "projector-killed", Fault::ProjectorKilled, 2, 200),
+        row("11", "projector-killed", Fault::ProjectorKilled, 1, 200),
     ),
     row("13", "partition", Fault::Partition, 1, 50),
     row("13", "long-partition", Fault::LongPartition, 0, 10),

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 /// Clients that work side by side.
 const CLIENTS: usize = 12;
 /// Wishes of a client that come one right after the other; those of a long round come at a slower pace.
-const BURST: usize = 25;
-const PACE: Duration = Duration::from_millis(50);
+const BURST: usize = 12;
+const PACE: Duration = Duration::from_millis(100);
 /// Subjects of one round that all of them fight for.
 const SUBJECTS: u64 = 6;
 /// Of what was acknowledged, so much is asked for again, in percent.

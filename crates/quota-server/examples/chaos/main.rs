@@ -34,6 +34,7 @@ use faults::{ROWS, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
 use world::{Settings, Tally, World};
 
 /// Findings of one row that are printed.
@@ -70,7 +71,14 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let run = tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(run(options)));
+    let whole = async {
+        // What is dropped takes its nodes with it; a process that a signal ends would leave them.
+        tokio::select! {
+            good = run(options) => good,
+            ended = ended() => ended,
+        }
+    };
+    let run = tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(whole));
     match run {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::from(1),
@@ -83,6 +91,16 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Waits for a signal to end.
+async fn ended() -> anyhow::Result<bool> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    bail!("ended by a signal")
 }
 
 /// Runs the rows that are asked for; whether nothing was found.

@@ -2,7 +2,7 @@
 
 use crate::topic::Topic;
 use crate::world::{PARTITIONS, World};
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -33,16 +33,10 @@ pub async fn silent(world: &mut World) -> anyhow::Result<()> {
 
 /// Every node carries out consumes, in every partition.
 async fn goes_on(world: &mut World) -> anyhow::Result<()> {
-    for subject in world.subjects() {
-        for node in &world.nodes {
-            ensure!(
-                node.client.serves(&subject).await,
-                "{} does not serve without Kafka",
-                node.name
-            );
-        }
-    }
-    Ok(())
+    let subjects = world.subjects();
+    let serving = world.nodes.iter_mut().map(|node| node.serving(&subjects));
+    let served = futures::future::try_join_all(serving).await;
+    served.map(drop).context("without Kafka")
 }
 
 /// Old records come again, in any order.

@@ -46,7 +46,9 @@ pub async fn clients_hang_up(world: &mut World) -> anyhow::Result<()> {
     }
     world.history.ops.extend(sent.join_all().await);
     tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // Lanes do have transactions, which no client's leaving touches.
     let stuck = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name NOT IN ('chaos', 'quota-ledger lane')
                  AND state LIKE 'idle in transaction%' AND state_change < now() - interval '1 second'";
     let stuck = world.plan.database.number(stuck).await?;
     if stuck > 0 {
@@ -80,10 +82,11 @@ pub async fn hot(world: &mut World) -> anyhow::Result<()> {
         });
     }
     let raced = racers.join_all().await;
+    // Where fewer were used up before than wanted, more are left; the model knows.
+    let left = 3 - first.iter().filter(|op| won(op)).count();
     let won = raced.iter().filter(|op| won(op)).count();
-    let unknown = raced.iter().filter(|op| op.told() == Told::Unknown).count();
-    if won > 1 || (won == 0 && unknown == 0) {
-        let wrong = format!("{won} of {RACERS} clients got the last unit of {subject}");
+    if won > left {
+        let wrong = format!("{won} of {RACERS} clients got one of the last {left} of {subject}");
         world.checker.found.push(wrong);
     }
     world.history.ops.extend(raced);
