@@ -1,7 +1,7 @@
 //! A node: the real binary, with a proxy of its own before PostgreSQL.
 
 use crate::client::Client;
-use crate::proxy::{Proxy, server_of};
+use crate::proxy::Proxy;
 use crate::servers::{Database, LIMIT};
 use anyhow::{Context as _, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 pub struct Plan {
     pub program: PathBuf,
     pub database: Database,
+    /// The socket of its server.
+    pub socket: PathBuf,
     pub brokers: String,
     pub dir: PathBuf,
     pub key: String,
@@ -43,7 +45,7 @@ impl Node {
             plan: plan.clone(),
             roles,
             child: None,
-            proxy: Proxy::start(&server_of(&plan.database.url)?).await?,
+            proxy: Proxy::start(&plan.socket).await?,
             client: Client::new(&plan.key)?,
         })
     }

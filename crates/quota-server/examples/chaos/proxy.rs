@@ -1,14 +1,13 @@
 //! A TCP proxy between a node and PostgreSQL. It knows where messages begin and end, so that it can stop the traffic at an
 //! exact point: before an append is sent, after it was, before its answer arrives.
 
-use anyhow::Context as _;
 use bytes::{Buf as _, Bytes, BytesMut};
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream, tcp, unix};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -73,7 +72,7 @@ impl Held {
 }
 
 struct Shared {
-    server: String,
+    server: PathBuf,
     flow: watch::Sender<Flow>,
     trap: Mutex<Option<Trap>>,
     connections: Mutex<Vec<AbortHandle>>,
@@ -91,8 +90,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Proxy {
-    /// Opens a port whose connections go on to `server`, a host and port.
-    pub async fn start(server: &str) -> anyhow::Result<Self> {
+    /// Opens a port whose connections go on to `server`, a socket: that asks for no password, whose making a build without
+    /// optimisation would spend most of its time on.
+    pub async fn start(server: &Path) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
@@ -162,9 +162,8 @@ struct Connection {
 
 async fn carry(client: TcpStream, shared: Arc<Shared>) -> anyhow::Result<()> {
     pass(&shared).await;
-    let server = TcpStream::connect(&shared.server).await?;
+    let server = UnixStream::connect(&shared.server).await?;
     client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let connection = Connection {
@@ -202,8 +201,8 @@ async fn hold(sprung: oneshot::Sender<Held>) -> bool {
 
 async fn requests(
     connection: &Connection,
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: tcp::OwnedReadHalf,
+    mut to: unix::OwnedWriteHalf,
 ) -> anyhow::Result<()> {
     let mut buffer = BytesMut::with_capacity(1 << 16);
     let mut messages = Messages::default();
@@ -242,8 +241,8 @@ async fn requests(
 
 async fn answers(
     connection: &Connection,
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: unix::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
 ) -> anyhow::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -331,12 +330,4 @@ fn meant(text: &[u8]) -> Option<Work> {
     known
         .map(|(_, work)| *work)
         .or_else(|| (text == "COMMIT").then_some(Work::Commit))
-}
-
-/// Host and port of a database's URL.
-pub fn server_of(url: &str) -> anyhow::Result<String> {
-    let rest = url.split_once("://").context("no URL")?.1;
-    let authority = rest.split('/').next().context("no host")?;
-    let (_, port) = authority.rsplit_once(':').context("no port")?;
-    Ok(format!("127.0.0.1:{port}"))
 }

@@ -80,6 +80,7 @@ impl World {
         let mut plan = Plan {
             program: settings.program.clone(),
             database,
+            socket: socket(&settings.postgres)?,
             brokers,
             dir: settings.dir.clone(),
             key: String::new(),
@@ -259,6 +260,13 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The socket of a server of `scripts/postgres`.
+fn socket(dir: &Path) -> anyhow::Result<PathBuf> {
+    let folder = std::fs::read_to_string(dir.join("socket-dir"))?;
+    let port = std::fs::read_to_string(dir.join("port"))?;
+    Ok(Path::new(folder.trim()).join(format!(".s.PGSQL.{}", port.trim())))
 }
 
 fn prepare(plan: &mut Plan, dir: &Path) -> anyhow::Result<()> {
