@@ -124,6 +124,7 @@ impl Shell {
             let index = usize::try_from(partition).unwrap_or(usize::MAX);
             let next = checkpoints.get(index).copied().unwrap_or(0);
             self.folder.forget(partition);
+            self.duty.begun(partition, next);
             self.follower.follow(partition, self.node.epoch(), next);
             if let Some(head) = self.reading.offsets.get(index) {
                 let now = self.node.clock.elapsed();

@@ -3,7 +3,8 @@
 use super::Stopped;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How often in a row a partition may be found in a state that only another projector at it explains.
+/// How often in a row a partition may be found in a state that only another projector at it explains, while its checkpoint
+/// stands still.
 const STRANGE_MAX: u32 = 10;
 
 /// The partitions of one projector. Time is a monotonic count of microseconds.
@@ -19,6 +20,8 @@ pub struct Duty {
     stopped: BTreeMap<u32, i64>,
     /// How often a partition's views were not what its checkpoint says, since it last moved.
     strange: BTreeMap<u32, u32>,
+    /// The checkpoints that partitions were last begun at.
+    begun: BTreeMap<u32, i64>,
 }
 
 /// What to do about partitions whose step was not saved.
@@ -40,6 +43,7 @@ impl Duty {
             beginning: BTreeMap::new(),
             stopped: BTreeMap::new(),
             strange: BTreeMap::new(),
+            begun: BTreeMap::new(),
         }
     }
 
@@ -92,6 +96,14 @@ impl Duty {
         due
     }
 
+    /// A partition is begun at its checkpoint. Where that has moved, somebody else is at it, which explains whatever was
+    /// strange there.
+    pub fn begun(&mut self, partition: u32, next: i64) {
+        if self.begun.insert(partition, next) != Some(next) {
+            self.strange.remove(&partition);
+        }
+    }
+
     /// Takes what became of a step: the partitions whose checkpoints moved, those that others had moved, and what could not
     /// be folded. What is lost is begun anew after a rest; what is strange too, until it has been so too often.
     pub fn saved(
@@ -136,5 +148,48 @@ impl Duty {
                 self.beginning.insert(*partition, now + self.rest);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strange() -> Vec<Stopped> {
+        vec![Stopped {
+            partition: 3,
+            offset: 7,
+            why: "a view that is ahead".to_owned(),
+        }]
+    }
+
+    /// Two projectors may be at one partition for as long as there is no Kafka: the slower one must not take what the other
+    /// saves for something that it cannot fold, else nobody is there once the other is gone.
+    ///
+    /// Fails where only its own progress counts.
+    #[test]
+    fn another_projector_at_work_is_no_reason_to_stop() {
+        let mut duty = Duty::new(10);
+        duty.own(&BTreeSet::from([3]), 0);
+        for round in 0..50 {
+            let now = round * 10;
+            assert_eq!(duty.begin(now), [3], "begun anew after each rest");
+            duty.begun(3, round);
+            let judged = duty.saved(&[], &[], strange(), Vec::new(), now);
+            assert_eq!(judged.stopped, []);
+        }
+    }
+
+    #[test]
+    fn what_is_strange_while_the_checkpoint_stands_still_stops_the_partition() {
+        let mut duty = Duty::new(10);
+        duty.own(&BTreeSet::from([3]), 0);
+        for round in 0..10 {
+            assert_eq!(duty.begin(round * 10), [3]);
+            duty.begun(3, 5);
+            let judged = duty.saved(&[], &[], strange(), Vec::new(), round * 10);
+            assert_eq!(judged.stopped.len(), usize::from(round == 9));
+        }
+        assert_eq!((duty.begin(1_000), duty.stopped()), (Vec::new(), 1));
     }
 }
