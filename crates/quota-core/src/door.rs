@@ -114,3 +114,16 @@ pub(crate) fn clip(text: &str, max: usize) -> &str {
         .nth(max)
         .map_or(text, |(at, _)| text.split_at(at).0)
 }
+
+/// The same where it stands bare: without control characters, which a terminal or a reader of lines would obey.
+pub(crate) fn plain(text: &str, max: usize) -> String {
+    let mut plain = String::new();
+    for letter in clip(text, max).chars() {
+        if letter.is_control() {
+            plain.extend(letter.escape_unicode());
+        } else {
+            plain.push(letter);
+        }
+    }
+    plain
+}

@@ -266,7 +266,7 @@ pub fn from_record<'a>(
         found.or_empty("ce_product", found.product)?,
         found.or_empty("ce_subject", found.subject)?,
     );
-    let (source, id) = (text("ce_source", found.source)?, text("ce_id", found.id)?);
+    let (source, id) = (name("ce_source", found.source)?, name("ce_id", found.id)?);
     let row = Row {
         partition: parsed("ce_partition", found.partition)?,
         offset: parsed("ce_offset", found.offset)?,
@@ -363,6 +363,14 @@ impl<'a> Found<'a> {
         let mut hash = [0; 32];
         hex::decode_to_slice(digits, &mut hash).map_err(|_| RecordError::Unreadable("ce_hash"))?;
         Ok(hash)
+    }
+}
+
+/// A text that no row has empty: written again, an empty one would have no header.
+fn name<'a>(header: &'static str, value: Option<&'a [u8]>) -> Result<&'a str, RecordError> {
+    match text(header, value)? {
+        "" => Err(RecordError::Unreadable(header)),
+        name => Ok(name),
     }
 }
 

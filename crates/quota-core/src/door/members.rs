@@ -1,6 +1,6 @@
 //! Reading an object member by member, so that every fault names its member.
 
-use super::{Rejection, clip, is_visible};
+use super::{Rejection, is_visible, plain};
 use crate::time::Timestamp;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
@@ -33,7 +33,7 @@ impl<'a> Members<'a> {
     /// The rejection of a member, with what it should be.
     #[must_use]
     pub fn reject(&self, name: &str, message: impl AsRef<str>) -> Rejection {
-        let field = format!("{}{}", self.prefix, clip(name, super::MAX_NAME));
+        let field = format!("{}{}", self.prefix, plain(name, super::MAX_NAME));
         let message = format!("{field} {}", message.as_ref());
         Rejection::field(self.code, field, message)
     }

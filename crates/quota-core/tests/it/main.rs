@@ -14,6 +14,7 @@ mod checkpoint;
 mod door;
 mod event;
 mod follow;
+mod fuzz;
 mod import;
 mod limits;
 mod properties;

@@ -112,6 +112,23 @@ fn a_missing_or_broken_header_is_named() {
             );
         }
     }
+    // No row has these empty, and its record would have no header for it.
+    for name in ["ce_id", "ce_source"] {
+        let empty = whole.iter().map(|(header, value)| {
+            (
+                *header,
+                if *header == name {
+                    Some(&b""[..])
+                } else {
+                    *value
+                },
+            )
+        });
+        assert_eq!(
+            from_record(empty, Some(b"{}")).unwrap_err(),
+            RecordError::Unreadable(name)
+        );
+    }
     assert_eq!(from_record(whole, None).unwrap_err(), RecordError::NoValue);
     assert_eq!(peek([("ce_offset", Some(&b"+1"[..]))]), None);
 }

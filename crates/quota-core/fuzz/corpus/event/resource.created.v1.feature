@@ -1,0 +1,1 @@
+{"resource":"r2","feature":"resume_edits"}

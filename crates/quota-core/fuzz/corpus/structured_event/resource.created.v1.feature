@@ -1,0 +1,1 @@
+{"specversion":"1.0","id":"01JD4Q0000000000000000000F","source":"/app","type":"quota.resource.created.v1","subject":"u1","time":"2026-11-20T12:00:00.000000Z","data":{"resource":"r2","feature":"resume_edits"}}

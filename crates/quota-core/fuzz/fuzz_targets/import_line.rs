@@ -1,0 +1,6 @@
+//! `bodies::others::import_line` says what is tried.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    bodies::others::import_line(bytes);
+});

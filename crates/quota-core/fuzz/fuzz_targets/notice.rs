@@ -1,0 +1,6 @@
+//! `bodies::others::notice` says what is tried.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    bodies::others::notice(bytes);
+});

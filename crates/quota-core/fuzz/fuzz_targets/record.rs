@@ -1,0 +1,6 @@
+//! `bodies::kept::record` says what is tried.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    bodies::kept::record(bytes);
+});

@@ -1,0 +1,6 @@
+//! `bodies::others::route` says what is tried.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    bodies::others::route(bytes);
+});
