@@ -2,6 +2,7 @@
 
 use crate::command::Address;
 use crate::digest::{Hash, SubjectKey, genesis, subject_key};
+use crate::epoch::Epochs;
 use crate::position::Position;
 use crate::row::{Head, Row};
 use crate::time::Timestamp;
@@ -21,6 +22,8 @@ pub struct Broken {
 /// What a checkpoint says of one partition: this offset had this hash at that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
+    /// The epoch that the ledger was in then.
+    pub epoch: u32,
     /// The partition's last offset then.
     pub offset: i64,
     /// Its hash.
@@ -35,14 +38,17 @@ pub struct Audit {
     partitions: u32,
     head: Head,
     subjects: BTreeMap<SubjectKey, (i64, i64)>,
-    /// By offset; of several that agree, one.
-    marks: BTreeMap<i64, Mark>,
+    /// By offset and epoch; of several that agree, one.
+    marks: BTreeMap<(i64, u32), Mark>,
+    /// Marks of what a later epoch went on without: they say nothing any more.
+    void: usize,
+    epochs: Epochs,
 }
 
 impl Audit {
-    /// An audit that has read nothing yet.
+    /// An audit that has read nothing yet, of a ledger with these epochs.
     #[must_use]
-    pub fn new(ledger_id: &[u8; 16], partition: u32, partitions: u32) -> Self {
+    pub fn new(ledger_id: &[u8; 16], partition: u32, partitions: u32, epochs: Epochs) -> Self {
         let hash: Hash = genesis(ledger_id, partition);
         let head = Head {
             offset: -1,
@@ -55,6 +61,8 @@ impl Audit {
             head,
             subjects: BTreeMap::new(),
             marks: BTreeMap::new(),
+            void: 0,
+            epochs,
         }
     }
 
@@ -67,7 +75,16 @@ impl Audit {
         if mark.offset < 0 {
             return Ok(());
         }
-        let known = self.marks.entry(mark.offset).or_insert(mark);
+        let position = Position {
+            epoch: mark.epoch,
+            partition: self.partition,
+            offset: mark.offset,
+        };
+        if mark.epoch <= self.epochs.current() && !self.epochs.holds(position) {
+            self.void += 1;
+            return Ok(());
+        }
+        let known = self.marks.entry((mark.offset, mark.epoch)).or_insert(mark);
         if known.hash == mark.hash {
             return Ok(());
         }
@@ -83,10 +100,10 @@ impl Audit {
     /// # Errors
     /// The first row that is missing at the partition's end.
     pub fn finish(&self) -> Result<(), Broken> {
-        let missing = self.marks.range(self.head.offset + 1..).next_back();
+        let missing = self.marks.range((self.head.offset + 1, 0)..).next_back();
         match missing {
             None => Ok(()),
-            Some((offset, mark)) => {
+            Some(((offset, _), mark)) => {
                 let what = format!(
                     "the partition ends here, and went to offset {offset} at the checkpoint of {}",
                     mark.at
@@ -96,9 +113,15 @@ impl Audit {
         }
     }
 
+    /// How many marks are of what a later epoch went on without.
+    #[must_use]
+    pub const fn void(&self) -> usize {
+        self.void
+    }
+
     fn broken(&self, offset: i64, what: String) -> Broken {
         Broken {
-            position: Position::new(self.partition, offset),
+            position: self.epochs.position(self.partition, offset),
             what,
         }
     }
@@ -115,13 +138,12 @@ impl Audit {
     /// What is wrong with it; the audit then stands before it still.
     pub fn read(&mut self, row: &Row) -> Result<(), Broken> {
         let expected = self.head.offset + 1;
-        let position = Position::new(self.partition, expected.min(row.offset));
         let (seq, before) = self
             .subjects
             .get(&row.subject_key)
             .map_or((0, None), |(seq, at)| (*seq, Some(*at)));
         match self.fault(row, expected, seq, before) {
-            Some(what) => Err(Broken { position, what }),
+            Some(what) => Err(self.broken(expected.min(row.offset), what)),
             None => {
                 self.subjects
                     .insert(row.subject_key, (row.subject_seq, row.offset));
@@ -151,9 +173,11 @@ impl Audit {
         if row.hash != row.expected_hash(&self.head.hash) {
             return Some("the hash does not follow from the row and the one before it".to_owned());
         }
-        if let Some(mark) = self.marks.get(&row.offset)
-            && mark.hash != row.hash
-        {
+        let mut marks = self
+            .marks
+            .range((row.offset, 0)..=(row.offset, u32::MAX))
+            .map(|(_, mark)| mark);
+        if let Some(mark) = marks.find(|mark| mark.hash != row.hash) {
             return Some(format!(
                 "the checkpoint of {} has another hash: this row or one before it was changed since",
                 mark.at

@@ -19,6 +19,8 @@ pub const EXPIRY_SOURCE: &str = "quota:expiry";
 pub const SESSION_SOURCE: &str = "quota:session";
 /// The source of catalog versions.
 pub const CATALOG_SOURCE: &str = "quota:catalog";
+/// The source of epochs.
+pub const EPOCH_SOURCE: &str = "quota:epoch";
 
 /// A subject of a product, with the digests that place it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::command::{
     Address, Answer, Command, Decision, EXPIRY_SOURCE, HOLD_SOURCE, Refusal, Wish,
 };
 use crate::digest::EventKey;
+use crate::epoch::Epochs;
 use crate::event::{Event, Expired};
 use crate::fold::{due_expiries, needs};
 use crate::position::Position;
@@ -31,8 +32,8 @@ pub struct Light<'a> {
     pub catalog_version: u32,
     /// The decision's time.
     pub now: Timestamp,
-    /// The ledger's epoch.
-    pub epoch: u32,
+    /// The ledger's epochs.
+    pub epochs: &'a Epochs,
 }
 
 /// An event to be, without its place in the ledger.
@@ -223,13 +224,10 @@ fn unknown_feature(feature: &str) -> Verdict {
     refuse(Refusal::field(422, "unknown_feature", "feature", message))
 }
 
-/// The subject's newest event, in this epoch.
+/// The subject's newest event.
 fn newest(light: &Light<'_>, address: &Address) -> Position {
-    Position {
-        epoch: light.epoch,
-        partition: address.partition,
-        offset: light.state.subject.offset,
-    }
+    let offset = light.state.subject.offset;
+    light.epochs.position(address.partition, offset)
 }
 
 /// A decision as the state's newest position shows it.

@@ -7,6 +7,7 @@ use crate::catalog::Catalog;
 use crate::command::{Address, Answer, Command, Decision, Refusal, Wish};
 use crate::decide::{Light, check};
 use crate::digest::{EventKey, genesis};
+use crate::epoch::Epochs;
 use crate::judge::Question;
 use crate::lane::{Batch, PartitionEnd};
 use crate::publication::{Place, publication};
@@ -87,7 +88,7 @@ impl Desk {
             address: self.address.clone(),
             wish,
         });
-        let mut batch = Batch::new(0, commands.enumerate().collect());
+        let mut batch = Batch::new(Epochs::default(), commands.enumerate().collect());
         batch.put_end(partition, self.end.clone());
         batch.put_state(key, self.state.clone());
         for (_, subject, event) in batch.wants().events {
@@ -120,7 +121,7 @@ impl Desk {
             catalog,
             catalog_version: version,
             now: now.max(self.end.head.recorded_at),
-            epoch: 0,
+            epochs: &Epochs::default(),
         };
         check(&light, &self.address, question)
     }

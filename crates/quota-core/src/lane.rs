@@ -18,11 +18,11 @@ use crate::decide::{
     Draft, Recorded, Told, Verdict, decide, keys_needed, notices, replay, things_needed, told,
 };
 use crate::digest::{EventKey, SubjectKey};
-use crate::event::Event;
 use crate::fold::fold_event;
 use crate::row::{Head, Row};
 use crate::state::State;
 use crate::time::{SECOND, Timestamp};
+use crate::{epoch::Epochs, event::Event};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ const CLOCK_BEHIND_MAX: i64 = 5 * SECOND;
 /// Commands on their way to one append.
 #[derive(Debug)]
 pub struct Batch {
-    epoch: u32,
+    epochs: Epochs,
     commands: Vec<(usize, Command)>,
     states: BTreeMap<SubjectKey, State>,
     changed: BTreeSet<SubjectKey>,
@@ -46,9 +46,9 @@ pub struct Batch {
 impl Batch {
     /// A batch of commands, each with the index that its answer goes by.
     #[must_use]
-    pub fn new(epoch: u32, commands: Vec<(usize, Command)>) -> Self {
+    pub fn new(epochs: Epochs, commands: Vec<(usize, Command)>) -> Self {
         Self {
-            epoch,
+            epochs,
             commands,
             states: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -197,7 +197,7 @@ impl Batch {
             return Answer::Refused(Refusal::whole(404, "unknown_product", message));
         };
         let judge = Judge {
-            epoch: self.epoch,
+            epochs: self.epochs.clone(),
             version,
             catalog,
             now,
@@ -223,7 +223,7 @@ impl Batch {
         let Some(catalog) = catalogs(&row.product, row.catalog_version) else {
             return unavailable("the catalog of the first answer is not loaded yet");
         };
-        replay(command, row, &catalog, self.epoch).unwrap_or_else(|error| {
+        replay(command, row, &catalog, &self.epochs).unwrap_or_else(|error| {
             unavailable(format!(
                 "the first answer cannot be read by this version: {error}"
             ))
@@ -281,13 +281,13 @@ impl Batch {
         let Some((row, event)) = last else {
             return unavailable("the partition's end is not known yet");
         };
+        let position = judge.epochs.position(row.partition, row.offset);
         let recorded = Recorded {
             row: &row,
             event: &event,
             catalog: &judge.catalog,
-            epoch: judge.epoch,
+            position,
         };
-        let position = row.position(judge.epoch);
         match how {
             Told::ByRow | Told::Swept(_) => told(command, recorded, false),
             Told::Session(id) => {

@@ -1,8 +1,8 @@
-//! Publishing a catalog: the same event in every partition, so that each has an exact point from which it holds.
+//! Publishing: the same event in every partition, so that each has an exact point from which it holds.
 
-use crate::command::CATALOG_SOURCE;
+use crate::command::{CATALOG_SOURCE, EPOCH_SOURCE};
 use crate::digest::{event_key, subject_key};
-use crate::event::{CatalogPublished, Event};
+use crate::event::{CatalogPublished, EpochStarted, Event};
 use crate::row::{Head, Row};
 use crate::time::Timestamp;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub struct Place {
     pub partition: u32,
     /// Its head.
     pub head: Head,
-    /// The product's catalog before this one in the partition: its sequence number and its offset.
+    /// The row of the same subject before this one in the partition: its sequence number and its offset.
     pub before: Option<(i64, i64)>,
 }
 
@@ -31,10 +31,37 @@ pub fn publication(
         version,
         text: text.to_owned(),
     });
+    let whose = (product, CATALOG_SOURCE, format!("catalog-{version}"));
+    everywhere(whose, version, &event, places, now)
+}
+
+/// The rows that start an epoch, one for each partition after its head; beside each place, the first offset that may be
+/// another event than before. They are no product's.
+#[must_use]
+pub fn epoch_start(epoch: u32, reason: &str, places: &[(Place, i64)], now: Timestamp) -> Vec<Row> {
+    let row = |(place, from): &(Place, i64)| {
+        let event = Event::EpochStarted(EpochStarted {
+            epoch,
+            reason: reason.to_owned(),
+            from: *from,
+        });
+        let whose = ("", EPOCH_SOURCE, format!("epoch-{epoch}"));
+        everywhere(whose, 0, &event, &[*place], now)
+    };
+    places.iter().flat_map(row).collect()
+}
+
+/// An event of a product's own subject, with this source and id, in every partition.
+fn everywhere(
+    (product, source, id): (&str, &str, String),
+    version: u32,
+    event: &Event,
+    places: &[Place],
+    now: Timestamp,
+) -> Vec<Row> {
     let payload: Arc<[u8]> = event.encode().into();
-    let id: Arc<str> = format!("catalog-{version}").into();
+    let id: Arc<str> = id.into();
     let key = subject_key(product, "");
-    let source = CATALOG_SOURCE;
     let key_of_event = event_key(product, "", source, &id);
     let product: Arc<str> = product.into();
     let rows = places.iter().map(

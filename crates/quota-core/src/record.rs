@@ -199,10 +199,10 @@ impl Received {
         self.row.offset
     }
 
-    /// Its number among its subject's events.
+    /// The row as it came, with no `subject_prev`.
     #[must_use]
-    pub const fn subject_seq(&self) -> i64 {
-        self.row.subject_seq
+    pub const fn as_row(&self) -> &Row {
+        &self.row
     }
 
     /// The row, in a chain whose events before give `subject_prev`: none where `subject_seq` is 1. With a wrong one

@@ -108,9 +108,13 @@ impl<T> Relay<T> {
                 self.outputs.push_back(Output::Stopped { partition, why });
             }
         }
-        let unknown = |partition: &Partition<T>| partition.course == Course::Unknown;
-        if self.partitions.values().any(unknown) {
+        let courses = || self.partitions.values().map(|partition| partition.course);
+        if courses().any(|course| course == Course::Unknown) {
             self.tails_at = now.saturating_add(self.rules.backoff);
+        } else if courses().any(|course| matches!(course, Course::Stopped(_))) {
+            // Somebody is at it, and waits for it to go on.
+            let soon = self.rules.backoff.saturating_mul(10).min(self.rules.check);
+            self.tails_at = now.saturating_add(soon);
         }
         self.read_all(now);
     }

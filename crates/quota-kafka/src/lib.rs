@@ -7,6 +7,7 @@
 //! - [`Publisher`] sends batches in order and waits until every record is acknowledged.
 //! - [`Follower`] reads given partitions from their end, in no group: every node sees everything.
 //! - [`GroupMember`] reads the partitions that a consumer group gives it.
+//! - [`Reading`] reads partitions once, from an offset to their present end.
 //! - [`EmbeddedBroker`] is a broker inside this process, for `dev` and for tests.
 //!
 //! Every call has a time limit, and no destructor blocks: the clients that rdkafka tears down
@@ -24,6 +25,7 @@ mod error;
 mod follower;
 mod group;
 mod publisher;
+mod reading;
 mod record;
 mod scan;
 mod tails;
@@ -35,5 +37,6 @@ pub use error::{BrokerError, FollowError, GroupError, PublishError, TopicError};
 pub use follower::Follower;
 pub use group::{GroupMember, GroupOptions, StartAt};
 pub use publisher::{Publisher, PublisherOptions};
+pub use reading::{Chunk, From, Reading};
 pub use record::{Headers, Outgoing, Record};
 pub use topic::TopicSpec;

@@ -149,6 +149,27 @@ async fn warn_of_retention(admin: &AdminClient<Brief>, topics: &[TopicSpec]) {
     }
 }
 
+/// Whether the brokers are the embedded one of some process, which forgets what it was told long ago.
+///
+/// # Errors
+/// [`TopicError::Timeout`] when nobody answers within 10 seconds.
+pub async fn forgets(settings: &Settings) -> Result<bool, TopicError> {
+    let config = settings.client_config();
+    let asked = spawn_blocking(move || {
+        let consumer: BaseConsumer<Brief> = config
+            .create_with_context(Brief)
+            .map_err(broker("making a client"))?;
+        let id = consumer.client().fetch_cluster_id(CALL_LIMIT);
+        std::thread::spawn(move || drop(consumer));
+        // The library's own name for it.
+        id.map(|id| id.starts_with("mockCluster"))
+            .ok_or(TopicError::Timeout {
+                doing: "asking for the cluster",
+            })
+    });
+    finished(asked.await)
+}
+
 /// Waits until the topic is known with a leader for each partition, and compares its size.
 fn check(
     consumer: &BaseConsumer<Brief>,

@@ -23,7 +23,7 @@ pub struct LedgerInfo {
 
 /// Settings of every session. All our statements are short and go by key, so plans are made once and never look at the
 /// whole table: a plan made while the ledger was empty must still be right when it is large.
-const SESSION: [(&str, &str); 13] = [
+const SESSION: [(&str, &str); 12] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
     ("enable_seqscan", "off"),
@@ -31,7 +31,6 @@ const SESSION: [(&str, &str); 13] = [
     ("max_parallel_workers_per_gather", "0"),
     // The append's locks and its fence are two statements: the second must see what the first waited for.
     ("default_transaction_isolation", "read committed"),
-    ("default_transaction_read_only", "off"),
     // A node that is gone is noticed within seconds, and what it held is free again. (Of no effect on a Unix socket.)
     ("tcp_keepalives_idle", "2"),
     ("tcp_keepalives_interval", "1"),

@@ -298,16 +298,16 @@ impl Lane {
         rows::rows(&lines).map_err(Error::read)
     }
 
-    /// Raises the ledger's epoch by one, as part of this transaction.
-    pub(crate) async fn raise_epoch(&mut self) -> Result<(), AppendError> {
-        let epoch = i32::try_from(self.info.epoch);
-        let epoch = epoch.map_err(|_| AppendError::Invalid("no epoch is left".into()))?;
-        let text = "UPDATE ledger_meta SET epoch = epoch + 1 WHERE epoch = $1 RETURNING epoch";
-        let lines = self.read(sqlx::query(text).bind(epoch)).await?;
+    /// Raises the ledger's epoch, as part of this transaction.
+    pub(crate) async fn raise_epoch(&mut self, to: u32) -> Result<(), AppendError> {
+        let to = i32::try_from(to);
+        let to = to.map_err(|_| AppendError::Invalid("no epoch is left".into()))?;
+        let text = "UPDATE ledger_meta SET epoch = $1 WHERE epoch < $1 RETURNING epoch";
+        let lines = self.read(sqlx::query(text).bind(to)).await?;
         match lines.first() {
             Some(_) => Ok(()),
             None => Err(AppendError::Invalid(format!(
-                "the ledger is in epoch {epoch} no more"
+                "the ledger is in epoch {to} already, or in a later one"
             ))),
         }
     }

@@ -127,6 +127,66 @@ impl Ledger {
         self.ranges(&[(number, from, most)]).await
     }
 
+    /// The rows at these places, where there are any.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn rows_at(&self, places: &[(u32, i64)]) -> Result<Vec<Row>, Error> {
+        let numbers = partitions(places.iter().map(|place| place.0))?;
+        let offsets: Vec<i64> = places.iter().map(|place| place.1).collect();
+        let query = sqlx::query(include_str!("../queries/rows_at.sql"))
+            .bind(numbers)
+            .bind(offsets);
+        self.rows(query).await
+    }
+
+    /// The epoch that the ledger is in now; [`Ledger::info`] has the one that it was in at the connection.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn epoch(&self) -> Result<u32, Error> {
+        let lines = self
+            .read(sqlx::query("SELECT epoch FROM ledger_meta"))
+            .await?;
+        let line = lines
+            .first()
+            .ok_or_else(|| Error::Corrupt("ledger_meta is empty".into()))?;
+        Line(line).unsigned(0).map_err(Error::read)
+    }
+
+    /// All rows of a subject of every partition's own, such as the one that epochs are told of, by partition and offset.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn rows_everywhere(&self, subject_key: &SubjectKey) -> Result<Vec<Row>, Error> {
+        let all = partitions(0..self.info.partitions)?;
+        let query = sqlx::query(include_str!("../queries/rows_everywhere.sql"))
+            .bind(all)
+            .bind(&subject_key[..]);
+        self.rows(query).await
+    }
+
+    /// The last offset of each of these subjects of one partition that has a row there, in no order.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn last_offsets(
+        &self,
+        number: u32,
+        subject_keys: &[SubjectKey],
+    ) -> Result<Vec<(SubjectKey, i64)>, Error> {
+        let keys: Vec<&[u8]> = subject_keys.iter().map(|key| &key[..]).collect();
+        let query = sqlx::query(include_str!("../queries/last_offsets.sql"))
+            .bind(partition(number)?)
+            .bind(keys);
+        let lines = self.read(query).await?;
+        lines
+            .iter()
+            .map(|line| Ok((Line(line).get(0)?, Line(line).get(1)?)))
+            .collect::<Result<_, _>>()
+            .map_err(Error::read)
+    }
+
     /// The rows of a partition from one offset up to (and without) another, in pages.
     #[must_use]
     pub fn pages(&self, number: u32, from: i64, to: i64, page: usize) -> Pages {

@@ -34,6 +34,6 @@ pub use load::{
     EventLookup, LoadRequest, Loaded, LoadedPartition, LoadedSubject, RowName, SubjectLookup,
 };
 pub use migrate::{PARTITIONS, migrate};
-pub use publish::{Publication, PublishError, publish, start_epoch};
+pub use publish::{Publication, PublishError, adopt_epoch, publish, start_epoch};
 pub use views::{Advance, Due, Saved, SubjectRow, View};
 pub use webhooks::{Counted, EXPIRED, HeldWebhook, NewWebhook};

@@ -44,42 +44,62 @@ pub async fn publish<E>(
     product: &str,
     build: impl FnOnce(&Publication) -> Result<Vec<Row>, E>,
 ) -> Result<Appended, PublishError<E>> {
-    everywhere(lane, product, build, false).await
+    everywhere(lane, product, build, None).await
 }
 
-/// Begins the next epoch, after a restore that lost a tail: the ledger's epoch goes up by one, and the rows of `build` go
-/// into all partitions, in one transaction. Their product is `""`.
+/// Begins an epoch, after a restore that lost a tail: the ledger is in it, and the rows of `build` are in all partitions, in
+/// one transaction. Their product is `""`. It comes after every epoch that anybody may have seen, so it need not be the
+/// next one.
 ///
 /// Logs in as the database's owner, as [`crate::migrate()`] does: what a ledger is, is not the service's to change. Nodes
-/// that run must be started anew.
+/// that run begin anew by themselves.
 ///
 /// # Errors
-/// As [`publish`].
+/// As [`publish`]; [`AppendError::Invalid`] where the ledger is in that epoch already, or in a later one.
 pub async fn start_epoch<E>(
     database_url: &str,
     fold_version: i32,
+    epoch: u32,
     build: impl FnOnce(&Publication) -> Result<Vec<Row>, E>,
 ) -> Result<LedgerInfo, PublishError<E>> {
     let lane = Lane::open_as_owner(database_url, fold_version).await;
     let mut lane = lane.map_err(AppendError::from)?;
-    everywhere(&mut lane, "", build, true).await?;
-    let mut info = lane.info();
-    info.epoch += 1;
+    everywhere(&mut lane, "", build, Some(epoch)).await?;
+    let info = LedgerInfo {
+        epoch,
+        ..lane.info()
+    };
     lane.close().await;
     Ok(info)
+}
+
+/// Notes that the ledger is in an epoch whose start is in its rows already: they came back from the topic. Logs in as
+/// [`start_epoch`] does.
+///
+/// # Errors
+/// As [`start_epoch`].
+pub async fn adopt_epoch(
+    database_url: &str,
+    fold_version: i32,
+    epoch: u32,
+) -> Result<(), AppendError> {
+    let mut lane = Lane::open_as_owner(database_url, fold_version).await?;
+    lane.raise_epoch(epoch).await?;
+    lane.close().await;
+    Ok(())
 }
 
 async fn everywhere<E>(
     lane: &mut Lane,
     product: &str,
     build: impl FnOnce(&Publication) -> Result<Vec<Row>, E>,
-    next_epoch: bool,
+    epoch: Option<u32>,
 ) -> Result<Appended, PublishError<E>> {
     let all: Vec<u32> = (0..lane.info().partitions).collect();
     lane.lock(&all).await.map_err(AppendError::from)?;
     let mut outcome = append_built(lane, product, &all, build).await;
-    if next_epoch && outcome.is_ok() {
-        let raised = lane.raise_epoch().await;
+    if let (Some(epoch), Ok(_)) = (epoch, &outcome) {
+        let raised = lane.raise_epoch(epoch).await;
         outcome = outcome.and_then(|appended| Ok(raised.map(|()| appended)?));
     }
     match outcome {

@@ -3,14 +3,9 @@
 //! A ledger that was restored to an earlier time would otherwise give positions out again that the topic already carries.
 //! A node that has compared once writes through an outage of Kafka; when a head went back, it compares again.
 
-use crate::checkpoints::newest;
+use crate::comparing::{Claim, Witness, differences};
 use crate::node::Node;
 use crate::topics::Topics;
-use anyhow::Context as _;
-use quota_core::checkpoint::Checkpoint;
-use quota_core::position::Position;
-use quota_core::record::{Received, from_record};
-use quota_core::row::Head;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,9 +72,9 @@ impl Gate {
 
 /// What comparing came to.
 enum Compared {
-    /// The topic holds nothing that the ledger does not.
+    /// The ledger has all that is known of it.
     Fits,
-    /// The topic holds what the ledger does not: the ledger was restored, or is another one.
+    /// The ledger lacks what was in it: it was restored, or is another one.
     Differs(String),
 }
 
@@ -141,111 +136,28 @@ async fn compare(
     if let Err(error) = topics.ensure_inboxes(&node.shelf.products()).await {
         tracing::warn!(error = format!("{error:#}"), "an inbox cannot be made");
     }
-    // The ledger last: what is appended and relayed meanwhile is in it then.
-    let ends = (0..node.partitions()).filter_map(|partition| node.cache.end(partition));
-    let known: Vec<Head> = ends.map(|end| end.head).collect();
-    let tails = if topics.is_embedded() {
-        // That broker forgets: it cannot be ahead.
-        Vec::new()
-    } else {
-        let partitions = i32::try_from(node.partitions())?;
-        quota_kafka::topic::tails(topics.settings(), &topics.ledger(), partitions).await?
+    let found = differences(&node.ledger, topics, checkpoints, &known(node)).await?;
+    // After all that: what it says is of this epoch.
+    let epoch = node.ledger.epoch().await?;
+    if epoch != node.epoch() {
+        let why = format!("epoch {epoch} has begun: this node begins anew");
+        return Ok(Compared::Differs(why));
+    }
+    Ok(match found.first() {
+        None => Compared::Fits,
+        Some(difference) => Compared::Differs(difference.advice()),
+    })
+}
+
+/// Every end that this node knows, as it knows it.
+fn known(node: &Node) -> Vec<Claim> {
+    let end = |partition| {
+        let head = node.cache.end(partition)?.head;
+        Some(Claim {
+            witness: Witness::Node,
+            position: node.epochs().position(partition, head.offset),
+            hash: head.hash,
+        })
     };
-    let checkpoints = newest(topics, checkpoints, node).await?;
-    let heads = node.ledger.heads().await?;
-    for checkpoint in &checkpoints {
-        if let Some(what) = contradiction(node, checkpoint, &heads).await? {
-            return Ok(Compared::Differs(what));
-        }
-    }
-    for (partition, (known, head)) in (0_u32..).zip(known.iter().zip(&heads)) {
-        if !is_kept(node, partition, known, head).await? {
-            return Ok(Compared::Differs(format!(
-                "this node knows {partition}:{} and the ledger does not have it: the ledger was restored; recover it, or start this node again",
-                known.offset
-            )));
-        }
-    }
-    for (partition, (tail, head)) in (0_u32..).zip(tails.iter().zip(&heads)) {
-        let Some(tail) = tail else { continue };
-        let record = from_record(tail.headers(), tail.payload()).with_context(|| {
-            format!("the last record of partition {partition} is none of a ledger")
-        })?;
-        if let Some(what) = difference(node, record, partition, head).await? {
-            return Ok(Compared::Differs(what));
-        }
-    }
-    Ok(Compared::Fits)
-}
-
-/// What a checkpoint says against the ledger.
-async fn contradiction(
-    node: &Node,
-    checkpoint: &Checkpoint,
-    heads: &[Head],
-) -> anyhow::Result<Option<String>> {
-    for (partition, (end, head)) in (0_u32..).zip(checkpoint.ends.iter().zip(heads)) {
-        let known = Head {
-            offset: end.offset,
-            hash: end.hash,
-            recorded_at: checkpoint.at,
-        };
-        if !is_kept(node, partition, &known, head).await? {
-            return Ok(Some(format!(
-                "the checkpoint of {} has {partition}:{}, and the ledger does not: it was restored to an earlier time, or changed",
-                checkpoint.at, end.offset
-            )));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether the ledger still has the last row that this node knows of a partition.
-async fn is_kept(node: &Node, partition: u32, known: &Head, head: &Head) -> anyhow::Result<bool> {
-    if known.offset < 0 || (known.offset, known.hash) == (head.offset, head.hash) {
-        return Ok(true);
-    }
-    if head.offset <= known.offset {
-        return Ok(false);
-    }
-    let rows = node.ledger.range(partition, known.offset, 1).await?;
-    Ok(rows.first().is_some_and(|row| row.hash == known.hash))
-}
-
-/// What the topic's last record of a partition says against the ledger.
-async fn difference(
-    node: &Node,
-    record: Received,
-    partition: u32,
-    head: &Head,
-) -> anyhow::Result<Option<String>> {
-    let topic = Position {
-        epoch: record.epoch,
-        partition,
-        offset: record.offset(),
-    };
-    if record.ledger_id != node.ledger.info().id {
-        return Ok(Some(format!(
-            "the topic carries another ledger at {topic}; use another Kafka, or other topics"
-        )));
-    }
-    if record.offset() > head.offset {
-        let what = format!(
-            "the topic goes to {topic}, this ledger only to {}: it was restored to an earlier time",
-            Position {
-                epoch: record.epoch,
-                partition,
-                offset: head.offset
-            }
-        );
-        return Ok(Some(what));
-    }
-    let rows = node.ledger.range(partition, record.offset(), 1).await?;
-    let hash = record.into_unchained().hash;
-    let same = rows.first().is_some_and(|row| row.hash == hash);
-    Ok((!same).then(|| {
-        format!(
-            "topic and ledger differ at {topic}: it was restored, and went on, without the topic"
-        )
-    }))
+    (0..node.partitions()).filter_map(end).collect()
 }

@@ -62,7 +62,7 @@ impl Node {
             catalog: &sight.catalog,
             catalog_version: sight.version,
             now: sight.now,
-            epoch: self.epoch(),
+            epochs: self.epochs(),
         };
         let mut decision = check(&light, address, question)?;
         decision.position = self.position(address, &sight);
@@ -130,11 +130,7 @@ impl Node {
     fn position(&self, address: &Address, sight: &Sight) -> Position {
         let newest = sight.state.subject.offset;
         let offset = if newest < 0 { sight.head } else { newest };
-        Position {
-            epoch: self.epoch(),
-            partition: address.partition,
-            offset,
-        }
+        self.epochs().position(address.partition, offset)
     }
 
     async fn sight(
@@ -255,27 +251,33 @@ impl Node {
             );
             return Err(Refusal::field(422, "wrong_partition", "at_least", message));
         }
-        if position.epoch == self.epoch()
-            && self.cache.head_offset(address.partition) >= position.offset
-        {
+        let known = |position: Position| {
+            self.epochs().holds(position)
+                && self.cache.head_offset(address.partition) >= position.offset
+        };
+        if known(position) {
             return Ok(());
         }
         self.catch_up(address.partition).await.map_err(|error| {
             tracing::warn!(%error, "a partition could not be read");
             unreadable()
         })?;
-        if position.epoch != self.epoch()
-            || self.cache.head_offset(address.partition) < position.offset
-        {
-            let message = format!("the ledger has no {position}");
-            return Err(Refusal::field(
-                409,
-                "position_not_reached",
-                "at_least",
-                message,
-            ));
+        if known(position) {
+            return Ok(());
         }
-        Ok(())
+        Err(self.not_there(position, "at_least"))
+    }
+
+    /// A position that the ledger has not reached, or has no more.
+    fn not_there(&self, position: Position, field: &'static str) -> Refusal {
+        let message = if self.epochs().holds(position) || position.epoch > self.epoch() {
+            format!("the ledger has no {position}")
+        } else {
+            format!(
+                "{position} was lost with a restore; the ledger went on without it in a new epoch"
+            )
+        };
+        Refusal::field(409, "position_not_reached", field, message)
     }
 
     /// Reads what is in a partition beyond what this node knows.
@@ -309,6 +311,11 @@ impl Node {
             let message = "this cursor is of another subject's partition";
             return Err(Refusal::field(422, "wrong_partition", "after", message));
         }
+        if let Some(after) = after
+            && !self.epochs().holds(after)
+        {
+            return Err(self.not_there(after, "after"));
+        }
         let after = after.map_or(-1, |after| after.offset);
         let page = self
             .ledger
@@ -323,7 +330,7 @@ impl Node {
         let next = rows
             .last()
             .filter(|_| more)
-            .map(|row| row.position(self.epoch()));
+            .map(|row| self.epochs().position(row.partition, row.offset));
         Ok((rows, next))
     }
 

@@ -17,6 +17,7 @@ mod health;
 mod holds;
 mod own;
 mod problem;
+mod receipts;
 mod sessions;
 mod subjects;
 mod webhooks;
@@ -161,6 +162,11 @@ fn api(routes: Routes) -> Routes {
             GET,
             "/v1/products/{product}/subjects/{subject}/ledger",
             subjects::ledger,
+        )
+        .on(
+            GET,
+            "/v1/products/{product}/subjects/{subject}/ledger/{position}/receipt",
+            receipts::receipt,
         )
         .on(
             POST,

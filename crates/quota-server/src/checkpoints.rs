@@ -3,9 +3,11 @@
 //! Whoever changes the ledger's tables, with whatever privileges, cannot change what was told here before. `verify` holds
 //! the ledger against them, and a node that finds them ahead of its ledger does not write.
 
+mod covering;
 mod marks;
 mod signer;
 
+pub use covering::{Sealed, covering};
 pub use marks::{Marks, Source, newest};
 pub use signer::{Signer, Trust};
 
@@ -35,23 +37,24 @@ pub struct Plan {
     pub signer: Arc<Signer>,
 }
 
+/// What each of the two was told last.
+#[derive(Default)]
+struct Told {
+    file: Option<Vec<End>>,
+    topic: Option<Vec<End>>,
+}
+
 /// Makes a checkpoint at once, then one whenever the time has come and something was recorded since, and one at the end.
 pub async fn run(node: Node, topics: Topics, plan: Plan, stop: CancellationToken) {
-    let mut last: Option<Vec<End>> = None;
+    let mut told = Told::default();
     loop {
         let ending = stop.is_cancelled();
-        match make(&node, &plan.signer).await {
-            Ok(signed) if last.as_ref() != Some(&signed.checkpoint.ends) => {
-                match tell(&topics, plan.file.as_deref(), &signed).await {
-                    Ok(()) => {
-                        metrics::counter!("quota_checkpoints_total").increment(1);
-                        last = Some(signed.checkpoint.ends);
-                    }
-                    Err(error) => warn(&error),
-                }
-            }
-            Ok(_) => {}
-            Err(error) => warn(&error),
+        if let Err(error) = tell(&node, &topics, &plan, &mut told).await {
+            metrics::counter!("quota_checkpoints_failed_total").increment(1);
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "a checkpoint could not be made; the next one holds as much"
+            );
         }
         if ending {
             return;
@@ -63,34 +66,23 @@ pub async fn run(node: Node, topics: Topics, plan: Plan, stop: CancellationToken
     }
 }
 
-fn warn(error: &anyhow::Error) {
-    metrics::counter!("quota_checkpoints_failed_total").increment(1);
-    tracing::warn!(
-        error = format!("{error:#}"),
-        "a checkpoint could not be made; the next one holds as much"
-    );
-}
-
-async fn make(node: &Node, signer: &Signer) -> anyhow::Result<Signed> {
-    let heads = node
-        .ledger
-        .heads()
-        .await
-        .context("reading the ledger's heads")?;
-    let end = |head: quota_core::row::Head| End {
-        offset: head.offset,
-        hash: head.hash,
-    };
-    Ok(signer.sign(Checkpoint {
+/// Tells the file and the topic what they were not told yet; one does not wait for the other's trouble.
+async fn tell(node: &Node, topics: &Topics, plan: &Plan, told: &mut Told) -> anyhow::Result<()> {
+    let ends = ends(node).await.context("reading the ledger's heads")?;
+    let file = plan
+        .file
+        .as_deref()
+        .filter(|_| told.file.as_ref() != Some(&ends));
+    let to_topic = told.topic.as_ref() != Some(&ends);
+    if file.is_none() && !to_topic {
+        return Ok(());
+    }
+    let signed = plan.signer.sign(Checkpoint {
         ledger_id: node.ledger.info().id,
         epoch: node.epoch(),
         at: node.clock.now(),
-        ends: heads.into_iter().map(end).collect(),
-    }))
-}
-
-/// Tells the file and the topic; one does not wait for the other's trouble.
-async fn tell(topics: &Topics, file: Option<&Path>, signed: &Signed) -> anyhow::Result<()> {
+        ends: ends.clone(),
+    });
     let line = signed.to_line();
     let kept = match file.map(Path::to_owned) {
         Some(file) => {
@@ -99,8 +91,32 @@ async fn tell(topics: &Topics, file: Option<&Path>, signed: &Signed) -> anyhow::
         }
         None => Ok(()),
     };
-    let published = publish(topics, signed, &line).await;
+    if kept.is_ok() {
+        told.file = Some(ends.clone());
+    }
+    let published = if to_topic {
+        publish(topics, &signed, &line).await
+    } else {
+        Ok(())
+    };
+    if published.is_ok() {
+        told.topic = Some(ends);
+        metrics::counter!("quota_checkpoints_total").increment(1);
+        node.sealed.add(signed);
+    }
     kept.and(published)
+}
+
+/// Where the partitions end, all in the epoch that this node knows.
+async fn ends(node: &Node) -> anyhow::Result<Vec<End>> {
+    let heads = node.ledger.heads().await?;
+    let epoch = node.ledger.epoch().await?;
+    anyhow::ensure!(epoch == node.epoch(), "epoch {epoch} has begun");
+    let end = |head: quota_core::row::Head| End {
+        offset: head.offset,
+        hash: head.hash,
+    };
+    Ok(heads.into_iter().map(end).collect())
 }
 
 fn append(file: &Path, line: &str) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ mod import;
 mod key;
 mod migrate;
 mod ready;
+mod receipt;
+mod recover;
 mod replay;
 mod serve;
 mod verify;
@@ -46,6 +48,9 @@ enum Command {
     Webhook(webhook::Webhook),
     Verify(verify::Verify),
     Replay(replay::Replay),
+    Recover(recover::Recover),
+    #[command(subcommand)]
+    Receipt(receipt::Commands),
 }
 
 /// What came of a command that could run.
@@ -89,6 +94,8 @@ fn carry_out(command: Command) -> anyhow::Result<Verdict> {
             Command::Webhook(webhook) => webhook.run().await,
             Command::Verify(verify) => verify.run().await,
             Command::Replay(replay) => replay.run().await,
+            Command::Recover(recover) => recover.run().await,
+            Command::Receipt(receipt) => receipt.run().await,
         }
     })
 }

@@ -1,6 +1,7 @@
 //! The ledger's heads, read once a second for all who follow it: how rows of other nodes are noticed.
 
 use crate::node::Node;
+use quota_core::row::Head;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -45,8 +46,9 @@ pub async fn run(node: Node, heads: watch::Sender<Arc<Reading>>, stop: Cancellat
         let known = (0..node.partitions()).map(|partition| node.cache.head_offset(partition));
         let known: Vec<i64> = known.collect();
         let mut pace = PACE;
-        match node.ledger.heads().await {
-            Ok(found) => {
+        match read(&node).await {
+            Ok((_, epoch)) if epoch != node.epoch() => return outdated(&node, epoch, &stop).await,
+            Ok((found, _)) => {
                 let offsets: Vec<i64> = found.iter().map(|head| head.offset).collect();
                 let reading = Reading { offsets, asked_at };
                 let back = reading
@@ -84,4 +86,23 @@ pub async fn run(node: Node, heads: watch::Sender<Arc<Reading>>, stop: Cancellat
             () = tokio::time::sleep(pace) => {}
         }
     }
+}
+
+/// The heads, and the epoch after them: so none of a later epoch is told to those who work in this one.
+async fn read(node: &Node) -> Result<(Vec<Head>, u32), quota_postgres::Error> {
+    let heads = node.ledger.heads().await?;
+    Ok((heads, node.ledger.epoch().await?))
+}
+
+/// The ledger went on without a tail that this node may know: nothing of what it knows is told any more.
+async fn outdated(node: &Node, epoch: u32, stop: &CancellationToken) {
+    tracing::warn!(
+        epoch,
+        known = node.epoch(),
+        "the ledger has begun another epoch: this node begins anew"
+    );
+    node.gate
+        .doubt(&format!("epoch {epoch} has begun: this node begins anew"));
+    node.outdated.notify_one();
+    stop.cancelled().await;
 }

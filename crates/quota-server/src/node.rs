@@ -2,16 +2,19 @@
 
 use crate::admission::Gate;
 use crate::cache::SubjectCache;
+use crate::checkpoints::Sealed;
 use crate::clock::DatabaseClock;
+use crate::comparing;
 use crate::shelf::Shelf;
 use crate::writer::Writer;
+use quota_core::epoch::Epochs;
 use quota_core::lane::PartitionEnd;
 use quota_core::row::Row;
 use quota_core::state::FOLD_VERSION;
 use quota_postgres::Ledger;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 /// Connections for everything but the lane.
 const POOL_SIZE: u32 = 12;
@@ -40,8 +43,13 @@ pub struct Node {
     pub writer: Writer,
     /// The gate before it.
     pub gate: Arc<Gate>,
+    /// The checkpoints that this node has made.
+    pub sealed: Arc<Sealed>,
+    /// Rung when the ledger has begun an epoch that this node does not know: all that it knows may be of a lost tail.
+    pub outdated: Arc<Notify>,
     /// The heads that the ledger had when it was opened, by partition.
     opened_at: Arc<[i64]>,
+    epochs: Epochs,
 }
 
 impl Node {
@@ -56,6 +64,8 @@ impl Node {
         let ledger = Ledger::connect(database_url, FOLD_VERSION, POOL_SIZE).await?;
         let clock = Arc::new(DatabaseClock::default());
         clock.set(ledger.clock().await?);
+        // Before the ends: an epoch that begins after this makes all of this outdated.
+        let epochs = comparing::epochs(&ledger).await?;
         let ends = ends(&ledger).await?;
         // After the ends: whatever is in force there is on the shelf.
         let shelf = Arc::new(Shelf::default());
@@ -73,7 +83,10 @@ impl Node {
                 committed,
                 writer,
                 gate,
+                sealed: Arc::default(),
+                outdated: Arc::default(),
                 opened_at,
+                epochs,
             },
             queue,
         ))
@@ -93,10 +106,25 @@ impl Node {
         head.copied().unwrap_or(-1)
     }
 
-    /// The ledger's epoch.
+    /// The ledger's epoch, as this node knows it.
     #[must_use]
-    pub fn epoch(&self) -> u32 {
-        self.ledger.info().epoch
+    pub const fn epoch(&self) -> u32 {
+        self.epochs.current()
+    }
+
+    /// The ledger's epochs, as this node knows them.
+    #[must_use]
+    pub const fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// The topic is of an epoch that this node does not know. Either the ledger has begun it, and this node begins anew within
+    /// a second; or the ledger was restored to a time before it, and must not be written.
+    pub fn doubt_epoch(&self, partition: u32, epoch: u32) {
+        self.gate.doubt(&format!(
+            "the topic's partition {partition} is of epoch {epoch}, this node knows {}",
+            self.epoch()
+        ));
     }
 
     /// What the lane works with.
@@ -108,7 +136,7 @@ impl Node {
             shelf: Arc::clone(&self.shelf),
             clock: Arc::clone(&self.clock),
             committed: self.committed.clone(),
-            epoch: self.epoch(),
+            epochs: self.epochs.clone(),
         }
     }
 }

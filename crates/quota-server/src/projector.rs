@@ -154,11 +154,7 @@ impl Shell {
                         to,
                     });
                 }
-                Output::Epoch { partition, epoch } => tracing::error!(
-                    partition,
-                    epoch,
-                    "the ledger is in a later epoch: this node has to be started again"
-                ),
+                Output::Epoch { partition, epoch } => self.node.doubt_epoch(partition, epoch),
             }
         }
         self.ranges.start();

@@ -307,7 +307,7 @@ fn alarm(partition: u32, why: Stop) {
         Stop::LaterEpoch { epoch } => tracing::error!(
             partition,
             epoch,
-            "the topic is of a later epoch of the ledger: this node has to be started again"
+            "the topic is of a later epoch of the ledger: this partition is not relayed by a node that does not know it"
         ),
     }
 }

@@ -1,12 +1,13 @@
 //! Replaying: subjects' entitlements as they were at a time, from what was known at a time.
 
+use crate::comparing::epochs;
 use crate::loading::fold_row;
 use crate::shelf::Shelf;
 use quota_core::command::Address;
 use quota_core::digest::SubjectKey;
 use quota_core::entitlements::entitlements;
+use quota_core::epoch::Epochs;
 use quota_core::event::Event;
-use quota_core::position::Position;
 use quota_core::row::Row;
 use quota_core::state::State;
 use quota_core::time::Timestamp;
@@ -52,6 +53,7 @@ pub async fn replay(
         None => ledger.clock().await?,
     };
     let shelf = Shelf::default();
+    let epochs = epochs(ledger).await?;
     for (partition, head) in (0_u32..).zip(ledger.heads().await?) {
         if one.is_some_and(|one| one != partition) {
             continue;
@@ -72,7 +74,7 @@ pub async fn replay(
                 fold.read(row, &shelf)?;
             }
         }
-        fold.tell(&shelf, info.epoch, partition, &mut out)?;
+        fold.tell(&shelf, &epochs, partition, &mut out)?;
     }
     Ok(())
 }
@@ -138,7 +140,7 @@ impl PartitionFold<'_> {
     fn tell(
         self,
         shelf: &Shelf,
-        epoch: u32,
+        epochs: &Epochs,
         partition: u32,
         out: &mut impl FnMut(Map<String, Value>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
@@ -158,11 +160,7 @@ impl PartitionFold<'_> {
                 &known.subject,
                 self.now,
             );
-            let position = Position {
-                epoch,
-                partition,
-                offset: state.subject.offset,
-            };
+            let position = epochs.position(partition, state.subject.offset);
             line.insert("position".to_owned(), json!(position.to_string()));
             line.insert("as_of".to_owned(), json!(self.now.to_millis_text()));
             line.insert("age_ms".to_owned(), json!(0));

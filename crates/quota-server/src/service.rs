@@ -1,51 +1,45 @@
 //! What the HTTP side asks of the ledger: decisions, facts, answers from views, and whether all of it is ready.
 
-use crate::admission::{Gate, admit};
+mod current;
+
 use crate::answering::Freshness;
 use crate::config::{Kafka, ProductSecrets, ServiceSettings};
 use crate::node::Node;
 use crate::publishing::{PublishError, Published, publish_catalog};
+use crate::receipts::{Checkpoints, Receipts};
 use crate::topics::Topics;
-use crate::workers::Workers;
+use current::Current;
 use futures::stream::{self, StreamExt as _};
 use quota_core::catalog::Catalog;
 use quota_core::command::{Address, Answer, Command, Decision, Refusal};
+use quota_core::epoch::Epochs;
 use quota_core::judge::Question;
 use quota_core::position::Position;
+use quota_core::receipt::Receipt;
 use quota_core::row::Row;
 use quota_core::time::Timestamp;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::task::AbortHandle;
 
 /// How this service calls itself to Kafka.
 const CLIENT_ID: &str = "quota-ledger";
 /// How long a start waits for Kafka before it answers what can be answered without.
 const START_PATIENCE: Duration = Duration::from_secs(15);
-
-/// How long a stop waits for the lane.
-const LANE_PATIENCE: Duration = Duration::from_secs(20);
+/// The rest between two attempts to begin anew.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// How long a probe waits for Kafka.
 const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The ledger, as requests see it.
 pub struct Service {
-    node: Node,
+    settings: ServiceSettings,
     topics: Topics,
-    gate: Arc<Gate>,
-    secrets: BTreeMap<String, ProductSecrets>,
-    running: Mutex<Option<Running>>,
-}
-
-/// What runs behind a service.
-struct Running {
-    workers: Workers,
-    lane: JoinHandle<()>,
-    admission: JoinHandle<()>,
-    stop: CancellationToken,
+    current: RwLock<Arc<Current>>,
+    receipts: Receipts,
+    /// Begins anew where the ledger has begun another epoch.
+    renewal: Mutex<Option<AbortHandle>>,
 }
 
 /// Whether the service can do its work; each why not, where it is not.
@@ -65,119 +59,101 @@ impl Service {
     /// # Errors
     /// What this node cannot serve without.
     pub async fn start(settings: ServiceSettings) -> anyhow::Result<Arc<Self>> {
-        let gate = Arc::new(Gate::closed("this node has not reached Kafka yet"));
-        let (node, queue) = Node::open(&settings.database_url, Arc::clone(&gate)).await?;
         let topics = match &settings.kafka {
             Kafka::Cluster(brokers) => {
                 Topics::of_cluster(quota_kafka::Settings::new(brokers.clone(), CLIENT_ID))
             }
             Kafka::Embedded(broker) => Topics::of_embedded(Arc::clone(broker), CLIENT_ID),
         };
-        let stop = CancellationToken::new();
-        let lane = tokio::spawn(crate::writer::run(node.lane_context(), queue, stop.clone()));
-        let admission = {
-            let (node, topics, gate, stop) = (
-                node.clone(),
-                topics.clone(),
-                Arc::clone(&gate),
-                stop.clone(),
-            );
-            let file = settings.checkpoints.file.clone();
-            tokio::spawn(async move {
-                admit(&node, &topics, file.as_deref(), &gate, &stop).await;
-            })
-        };
-        if tokio::time::timeout(START_PATIENCE, gate.opened())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                "Kafka is not there: this node answers checks, and refuses to write until it is"
-            );
-        }
-        let workers = Workers::start(&node, &topics, &settings.roles, settings.checkpoints);
-        let running = Mutex::new(Some(Running {
-            workers,
-            lane,
-            admission,
-            stop,
-        }));
-        Ok(Arc::new(Self {
-            node,
+        let current = Current::start(&settings, &topics, START_PATIENCE).await?;
+        let service = Arc::new(Self {
+            settings,
             topics,
-            gate,
-            secrets: settings.products,
-            running,
-        }))
+            current: RwLock::new(Arc::new(current)),
+            receipts: Receipts::default(),
+            renewal: Mutex::default(),
+        });
+        let renewal = tokio::spawn(renew(Arc::downgrade(&service)));
+        *service
+            .renewal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(renewal.abort_handle());
+        Ok(service)
     }
 
-    /// Stops what [`Service::start`] started, after the last request: first what brings commands, then the lane once
-    /// its queue is empty, then what carries the ledger on.
+    /// Stops what [`Service::start`] started, after the last request.
     pub async fn stop(&self) {
-        let running = self
-            .running
+        let renewal = self
+            .renewal
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some(Running {
-            mut workers,
-            lane,
-            admission,
-            stop,
-        }) = running
-        else {
-            return;
-        };
-        workers.stop_intake().await;
-        stop.cancel();
-        admission.abort();
-        let cut = lane.abort_handle();
-        match tokio::time::timeout(LANE_PATIENCE, lane).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the lane did not end well"),
-            Err(_) => {
-                // Its callers were told long ago that the outcome is unknown.
-                cut.abort();
-                tracing::warn!("the lane was cut off: what its last append came to is not known");
-            }
+        if let Some(renewal) = renewal {
+            renewal.abort();
         }
-        workers.stop().await;
+        self.current().stop().await;
     }
 
-    /// What its parts share.
+    /// Forgets all that this node knows, and begins with what the ledger holds now. Requests meanwhile are refused, or
+    /// answered from what was known.
+    async fn begin_anew(&self) {
+        self.current().stop().await;
+        loop {
+            match Current::start(&self.settings, &self.topics, Duration::ZERO).await {
+                Ok(current) => {
+                    let mut place = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                    *place = Arc::new(current);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "this node cannot begin anew yet"
+                    );
+                    tokio::time::sleep(RENEWAL_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What its parts share, as it is now.
     #[must_use]
-    pub fn node(&self) -> &Node {
-        &self.node
+    pub fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.current().node)
     }
 
     /// The number of partitions.
     #[must_use]
     pub fn partitions(&self) -> u32 {
-        self.node.partitions()
+        self.node().partitions()
     }
 
-    /// The ledger's epoch.
+    /// The ledger's epochs.
     #[must_use]
-    pub fn epoch(&self) -> u32 {
-        self.node.epoch()
+    pub fn epochs(&self) -> Epochs {
+        self.node().epochs().clone()
     }
 
     /// This instant, by the clock that decisions go by.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.node.clock.now()
+        self.node().clock.now()
     }
 
     /// Whether a product has a catalog.
     #[must_use]
     pub fn has_product(&self, product: &str) -> bool {
-        self.node.shelf.newest(product).is_some()
+        self.node().shelf.newest(product).is_some()
     }
 
     /// A product's newest catalog and its version.
     #[must_use]
     pub fn catalog(&self, product: &str) -> Option<(u32, Arc<Catalog>)> {
-        self.node.shelf.newest(product)
+        self.node().shelf.newest(product)
     }
 
     /// The secrets that a product's webhooks may be signed with; none where there is no such product.
@@ -187,7 +163,12 @@ impl Service {
             return Vec::new();
         }
         // Read when asked: products come while this serves.
-        let given = self.secrets.get(product).cloned().unwrap_or_default();
+        let given = self
+            .settings
+            .products
+            .get(product)
+            .cloned()
+            .unwrap_or_default();
         ProductSecrets::from_environment(product)
             .or(given)
             .razorpay_secrets
@@ -195,12 +176,12 @@ impl Service {
 
     /// Carries a command out, within its deadline.
     pub async fn submit(&self, command: Command) -> Answer {
-        self.node.writer.submit(command).await
+        self.node().writer.submit(command).await
     }
 
     /// Carries commands out, one by one in this order.
     pub async fn submit_all(&self, commands: Vec<Command>) -> Vec<Answer> {
-        self.node.writer.submit_all(commands).await
+        self.node().writer.submit_all(commands).await
     }
 
     /// Answers a question without using anything.
@@ -213,7 +194,7 @@ impl Service {
         question: &Question,
         at_least: Option<Position>,
     ) -> Result<(Decision, Freshness), Refusal> {
-        self.node.check(address, question, at_least).await
+        self.node().check(address, question, at_least).await
     }
 
     /// A subject's entitlements, without `as_of` and `age_ms`.
@@ -225,7 +206,7 @@ impl Service {
         address: &Address,
         at_least: Option<Position>,
     ) -> Result<(Map<String, Value>, Freshness), Refusal> {
-        self.node.entitlements(address, at_least).await
+        self.node().entitlements(address, at_least).await
     }
 
     /// The ids of the events at these offsets, in this order.
@@ -237,7 +218,7 @@ impl Service {
         partition: u32,
         offsets: &[i64],
     ) -> Result<Vec<String>, Refusal> {
-        self.node.evidence_ids(partition, offsets).await
+        self.node().evidence_ids(partition, offsets).await
     }
 
     /// A page of a subject's events, oldest first, and where the next begins.
@@ -250,7 +231,24 @@ impl Service {
         after: Option<Position>,
         limit: usize,
     ) -> Result<(Vec<Row>, Option<Position>), Refusal> {
-        self.node.ledger_page(address, after, limit).await
+        self.node().ledger_page(address, after, limit).await
+    }
+
+    /// The receipt of a subject's event.
+    ///
+    /// # Errors
+    /// Why there is none, or none yet.
+    pub async fn receipt(&self, address: &Address, position: Position) -> Result<Receipt, Refusal> {
+        let plan = &self.settings.checkpoints;
+        let checkpoints = Checkpoints {
+            topics: &self.topics,
+            file: plan.file.as_deref(),
+            interval: plan.interval,
+        };
+        let node = self.node();
+        self.receipts
+            .of(&node, checkpoints, address, position)
+            .await
     }
 
     /// Publishes a catalog, if `if_match` is the version in force or none.
@@ -263,9 +261,9 @@ impl Service {
         text: &str,
         if_match: Option<u32>,
     ) -> Result<Published, PublishError> {
-        let published = publish_catalog(&self.node.ledger, product, text, if_match).await?;
+        let published = publish_catalog(&self.node().ledger, product, text, if_match).await?;
         if let Some(row) = &published.row
-            && let Err(error) = self.node.shelf.take(row)
+            && let Err(error) = self.node().shelf.take(row)
         {
             tracing::error!(%error, "a catalog was published that cannot be read");
         }
@@ -280,7 +278,11 @@ impl Service {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn read_catalogs(&self, since: Instant) -> Result<(), Refusal> {
-        let read = self.node.shelf.load_since(&self.node.ledger, since).await;
+        let read = self
+            .node()
+            .shelf
+            .load_since(&self.node().ledger, since)
+            .await;
         read.map_err(|error| {
             tracing::warn!(error = format!("{error:#}"), "the catalogs cannot be read");
             Refusal::unavailable(
@@ -291,7 +293,8 @@ impl Service {
 
     /// Reads what was just published, so that this node's next answers go by it.
     async fn judge_by_it(&self) {
-        let reads = (0..self.partitions()).map(|partition| self.node.catch_up(partition));
+        let node = self.node();
+        let reads = (0..self.partitions()).map(|partition| node.catch_up(partition));
         let mut reads = stream::iter(reads).buffer_unordered(8);
         while let Some(read) = reads.next().await {
             if let Err(error) = read {
@@ -307,15 +310,20 @@ impl Service {
     /// Whether this node can do its work.
     pub async fn readiness(&self) -> Readiness {
         let postgres = self
-            .node
+            .node()
             .ledger
             .clock()
             .await
             .err()
             .map(|error| error.to_string());
-        let stopped = self.node.writer.is_stopped();
+        let stopped = self.node().writer.is_stopped();
         let stopped = stopped.then(|| "the lane has ended".to_owned());
-        let writer = self.gate.why().map(|why| why.to_string()).or(stopped);
+        let writer = self
+            .node()
+            .gate
+            .why()
+            .map(|why| why.to_string())
+            .or(stopped);
         let kafka =
             match tokio::time::timeout(PROBE_PATIENCE, self.topics.ensure(self.partitions())).await
             {
@@ -327,5 +335,19 @@ impl Service {
             kafka,
             writer,
         }
+    }
+}
+
+/// Begins anew whenever the ledger has begun another epoch, for as long as there is a service.
+async fn renew(service: Weak<Service>) {
+    loop {
+        let Some(node) = service.upgrade().map(|service| service.node()) else {
+            return;
+        };
+        node.outdated.notified().await;
+        let Some(service) = service.upgrade() else {
+            return;
+        };
+        service.begin_anew().await;
     }
 }

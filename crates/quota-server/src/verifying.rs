@@ -1,16 +1,21 @@
 //! Verifying a ledger: every hash, every order, and that every view is the fold of the prefix that it claims.
 
 use crate::checkpoints::Marks;
+use crate::comparing::epochs;
 use crate::loading::fold_row;
 use crate::shelf::Shelf;
 use quota_core::audit::{Audit, Broken};
 use quota_core::digest::SubjectKey;
+use quota_core::epoch::Epochs;
 use quota_core::event::Event;
-use quota_core::position::Position;
 use quota_core::row::Row;
 use quota_core::state::State;
 use quota_postgres::{Ledger, LoadRequest, SubjectLookup, SubjectRow, View};
 use std::collections::BTreeMap;
+
+mod topic;
+
+pub use topic::{TopicVerified, verify_topic};
 
 /// Rows and views that are read at once.
 const PAGE: usize = 2_000;
@@ -26,6 +31,13 @@ pub struct Verified {
     pub views: u64,
     /// Signed checkpoints that the ledger was held against.
     pub checkpoints: usize,
+    /// What checkpoints knew of single partitions, and a later epoch went on without.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub given_up: usize,
+}
+
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What verifying came to.
@@ -56,8 +68,9 @@ pub async fn verify(
     };
     // Read before the events, so that every view's events are among those that are folded.
     let heads = ledger.heads().await?;
+    let epochs = epochs(ledger).await?;
     for (partition, head) in (0_u32..).zip(heads) {
-        let mut work = Partition::new(ledger, product, partition).await?;
+        let mut work = Partition::new(ledger, product, partition, epochs.clone()).await?;
         for mark in marks.of(partition) {
             if let Err(broken) = work.audit.expect(mark) {
                 return Ok(Verdict::Bad(broken));
@@ -81,6 +94,7 @@ pub async fn verify(
             return Ok(Verdict::Bad(broken));
         }
         verified.views += work.compared;
+        verified.given_up += work.audit.void();
         progress(partition + 1, info.partitions);
     }
     Ok(Verdict::Good(verified))
@@ -91,6 +105,7 @@ struct Partition<'a> {
     number: u32,
     product: Option<&'a str>,
     audit: Audit,
+    epochs: Epochs,
     views: BTreeMap<SubjectKey, View>,
     states: BTreeMap<SubjectKey, State>,
     checkpoint: i64,
@@ -98,7 +113,12 @@ struct Partition<'a> {
 }
 
 impl<'a> Partition<'a> {
-    async fn new(ledger: &Ledger, product: Option<&'a str>, number: u32) -> anyhow::Result<Self> {
+    async fn new(
+        ledger: &Ledger,
+        product: Option<&'a str>,
+        number: u32,
+        epochs: Epochs,
+    ) -> anyhow::Result<Self> {
         // The checkpoint is read before the views: those that move meanwhile are folded to their own offset.
         let index = usize::try_from(number)?;
         let checkpoint = ledger.checkpoints().await?.get(index).copied().unwrap_or(0);
@@ -119,11 +139,12 @@ impl<'a> Partition<'a> {
             }
         }
         let info = ledger.info();
-        let audit = Audit::new(&info.id, number, info.partitions);
+        let audit = Audit::new(&info.id, number, info.partitions, epochs.clone());
         Ok(Self {
             number,
             product,
             audit,
+            epochs,
             views,
             states: BTreeMap::new(),
             checkpoint,
@@ -180,7 +201,7 @@ impl<'a> Partition<'a> {
 
     fn broken(&self, offset: i64, what: &str) -> Broken {
         Broken {
-            position: Position::new(self.number, offset),
+            position: self.epochs.position(self.number, offset),
             what: what.to_owned(),
         }
     }

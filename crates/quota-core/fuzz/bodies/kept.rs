@@ -39,7 +39,7 @@ pub fn record(bytes: &[u8]) -> bool {
     let expected = Peek {
         epoch: received.epoch,
         offset: received.offset(),
-        subject_seq: received.subject_seq(),
+        subject_seq: received.as_row().subject_seq,
     };
     assert_eq!(seen, Some(expected));
     let row = received.clone().into_unchained();

@@ -2,6 +2,7 @@
 
 use crate::catalog::Catalog;
 use crate::command::{Address, Answer, Command, Consume, Decision, HoldStatus, Refusal, Wish};
+use crate::epoch::Epochs;
 use crate::event::{DecodeError, Event, Outcome};
 use crate::position::Position;
 use crate::row::Row;
@@ -16,8 +17,8 @@ pub struct Recorded<'a> {
     pub event: &'a Event,
     /// The catalog of the row's version.
     pub catalog: &'a Arc<Catalog>,
-    /// The ledger's epoch.
-    pub epoch: u32,
+    /// Where the row stands.
+    pub position: Position,
 }
 
 /// The answer that a row gives to a command that was carried out before; a row of other content is a conflict.
@@ -28,7 +29,7 @@ pub fn replay(
     command: &Command,
     row: &Row,
     catalog: &Arc<Catalog>,
-    epoch: u32,
+    epochs: &Epochs,
 ) -> Result<Answer, DecodeError> {
     let event = Event::decode(&row.event_type, row.type_version, &row.payload)?;
     Ok(told(
@@ -37,7 +38,7 @@ pub fn replay(
             row,
             event: &event,
             catalog,
-            epoch,
+            position: epochs.position(row.partition, row.offset),
         },
         true,
     ))
@@ -47,9 +48,11 @@ pub fn replay(
 #[must_use]
 pub fn told(command: &Command, recorded: Recorded<'_>, again: bool) -> Answer {
     let Recorded {
-        row, event, epoch, ..
+        row,
+        event,
+        position,
+        ..
     } = recorded;
-    let position = row.position(epoch);
     match &command.wish {
         Wish::Record(fact) => {
             let same_time = fact.time.is_none_or(|time| time == row.occurred_at);
@@ -112,7 +115,7 @@ fn consumed(address: &Address, consume: &Consume, recorded: Recorded<'_>, again:
         hold: asked.hold.cloned(),
         catalog: Arc::clone(recorded.catalog),
         catalog_version: recorded.row.catalog_version,
-        position: recorded.row.position(recorded.epoch),
+        position: recorded.position,
         replayed: again,
     }))
 }

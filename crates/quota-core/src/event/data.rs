@@ -361,6 +361,9 @@ pub struct EpochStarted {
     pub epoch: u32,
     /// Why.
     pub reason: String,
+    /// The first offset of the partition that may be another event than it was in earlier epochs: this event's own, or one
+    /// before it where the ledger had gone on already.
+    pub from: i64,
 }
 
 const fn one() -> i64 {

@@ -8,6 +8,7 @@
 use super::{Batch, Proposal, Settled};
 use crate::command::{Answer, Command, Refusal};
 use crate::digest::Hash;
+use crate::epoch::Epochs;
 use crate::row::Row;
 use std::collections::BTreeMap;
 
@@ -67,7 +68,7 @@ impl Course {
 
     /// The next round; none where there is nothing left to do, or nothing more may be tried. What a caller has given up is
     /// never decided again.
-    pub fn round(&mut self, epoch: u32, is_given_up: impl Fn(usize) -> bool) -> Option<Round> {
+    pub fn round(&mut self, epochs: &Epochs, is_given_up: impl Fn(usize) -> bool) -> Option<Round> {
         self.todo.retain(|(index, _)| !is_given_up(*index));
         if self.todo.is_empty() || self.rounds >= ROUNDS_MAX {
             return None;
@@ -75,7 +76,7 @@ impl Course {
         let locked = self.rounds > 0;
         self.rounds += 1;
         Some(Round {
-            batch: Batch::new(epoch, self.todo.clone()),
+            batch: Batch::new(epochs.clone(), self.todo.clone()),
             locked,
         })
     }

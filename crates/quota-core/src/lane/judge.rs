@@ -3,6 +3,7 @@
 use crate::catalog::Catalog;
 use crate::command::{Answer, Command, Decision, Refusal};
 use crate::decide::Light;
+use crate::epoch::Epochs;
 use crate::event::Event;
 use crate::position::Position;
 use crate::state::State;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 /// What the commands of one partition are judged by.
 pub(super) struct Judge {
-    pub(super) epoch: u32,
+    pub(super) epochs: Epochs,
     pub(super) version: u32,
     pub(super) catalog: Arc<Catalog>,
     pub(super) now: Timestamp,
@@ -24,7 +25,7 @@ impl Judge {
             catalog: &self.catalog,
             catalog_version: self.version,
             now: self.now,
-            epoch: self.epoch,
+            epochs: &self.epochs,
         }
     }
 }

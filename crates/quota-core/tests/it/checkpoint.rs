@@ -3,13 +3,15 @@
 use quota_core::audit::{Audit, Mark};
 use quota_core::checkpoint::{Checkpoint, End, Signed};
 use quota_core::digest::{event_key, genesis, partition_of, subject_key};
-use quota_core::row::Row;
+use quota_core::epoch::Epochs;
+use quota_core::publication::{Place, epoch_start};
+use quota_core::row::{Head, Row};
 use quota_core::time::Timestamp;
 
-const LEDGER: [u8; 16] = [7; 16];
+pub const LEDGER: [u8; 16] = [7; 16];
 
 /// Rows of one subject, chained; `units` are the payloads' only difference.
-fn rows(units: &[u32]) -> Vec<Row> {
+pub fn rows(units: &[u32]) -> Vec<Row> {
     let key = subject_key("acme", "u1");
     let partition = partition_of(&key, 64);
     let mut previous = genesis(&LEDGER, partition);
@@ -43,6 +45,7 @@ fn rows(units: &[u32]) -> Vec<Row> {
 
 fn mark(row: &Row) -> Mark {
     Mark {
+        epoch: 0,
         offset: row.offset,
         hash: row.hash,
         at: Timestamp::from_micros(99),
@@ -51,8 +54,11 @@ fn mark(row: &Row) -> Mark {
 
 /// The first bad offset of rows that are held against marks; none where all is good.
 fn first_bad(rows: &[Row], marks: &[Mark]) -> Option<i64> {
+    let starts = rows.iter().filter(|row| row.subject.is_empty());
+    let current = u32::from(starts.clone().count() > 0);
+    let epochs = Epochs::read(current, starts).unwrap();
     let partition = partition_of(&subject_key("acme", "u1"), 64);
-    let mut audit = Audit::new(&LEDGER, partition, 64);
+    let mut audit = Audit::new(&LEDGER, partition, 64, epochs);
     let outcome = marks
         .iter()
         .try_for_each(|mark| audit.expect(*mark))
@@ -136,4 +142,46 @@ fn a_rewritten_history_and_a_cut_tail_are_found() {
         Some(3),
         "two histories were told"
     );
+}
+
+/// What an earlier epoch had from a later one's start on never was; what it had before still holds.
+///
+/// Fails when marks of earlier epochs say nothing at all, and when those of the lost tail still count.
+#[test]
+fn a_later_epoch_voids_what_it_went_on_without() {
+    let told = rows(&[1, 1, 1, 1]);
+    let mut kept = rows(&[1, 1]);
+    let last = &kept[1];
+    let place = Place {
+        partition: last.partition,
+        head: Head {
+            offset: last.offset,
+            hash: last.hash,
+            recorded_at: last.recorded_at,
+        },
+        before: None,
+    };
+    kept.extend(epoch_start(
+        1,
+        "lost",
+        &[(place, 2)],
+        Timestamp::from_micros(7),
+    ));
+    let marks = [mark(&told[1]), mark(&told[3])];
+    assert_eq!(
+        first_bad(&told[..2], &marks),
+        Some(2),
+        "cut, and no epoch says so"
+    );
+    assert_eq!(first_bad(&kept, &marks), None);
+    let changed = Mark {
+        hash: [9; 32],
+        ..mark(&told[1])
+    };
+    assert_eq!(first_bad(&kept, &[changed]), Some(1), "before the epoch");
+    let of_this_epoch = Mark {
+        epoch: 1,
+        ..mark(&told[3])
+    };
+    assert_eq!(first_bad(&kept, &[of_this_epoch]), Some(3), "cut again");
 }

@@ -217,8 +217,14 @@ fn added() -> impl Strategy<Value = Event> {
                 actor,
             })
         }),
-        (any::<u32>(), text())
-            .prop_map(|(epoch, reason)| Event::EpochStarted(EpochStarted { epoch, reason })),
+        (any::<u32>(), text()).prop_map(|(epoch, reason)| {
+            let from = i64::from(epoch) * 7;
+            Event::EpochStarted(EpochStarted {
+                epoch,
+                reason,
+                from,
+            })
+        }),
     ]
 }
 

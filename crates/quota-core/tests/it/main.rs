@@ -19,6 +19,7 @@ mod import;
 mod limits;
 mod properties;
 mod razorpay;
+mod receipt;
 mod record;
 mod relay;
 mod route;

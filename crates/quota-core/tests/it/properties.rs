@@ -10,6 +10,7 @@ use quota_core::catalog::Catalog;
 use quota_core::command::{Answer, Command, Wish};
 use quota_core::decide::{Light, check, things_needed};
 use quota_core::entitlements::entitlements;
+use quota_core::epoch::Epochs;
 use quota_core::event::{Event, Outcome};
 use quota_core::fold::{fold, needs, needs_of_state};
 use quota_core::judge::Question;
@@ -340,7 +341,7 @@ proptest! {
                     catalog: catalog_of(&actor, row),
                     catalog_version: row.catalog_version,
                     now: row.recorded_at,
-                    epoch: 0,
+                    epochs: &Epochs::default(),
                 };
                 let again = check(&light, actor.desk.address(), &question).unwrap();
                 prop_assert_eq!(&again.outcome, &outcome);

@@ -223,16 +223,16 @@ fn an_epoch_begins_everywhere() {
                 .map(|p| writer.row_in(p, "", "", "ledger.epoch_started", id, b"{}"))
                 .collect()
         };
-        let refused = start_epoch(&database.url, FOLD, |_| Err::<Vec<_>, _>("no")).await;
+        let refused = start_epoch(&database.url, FOLD, 1, |_| Err::<Vec<_>, _>("no")).await;
         assert!(matches!(refused, Err(PublishError::Refused("no"))));
-        let broken = start_epoch(&database.url, FOLD, |found| {
+        let broken = start_epoch(&database.url, FOLD, 1, |found| {
             let mut rows: Vec<quota_core::row::Row> = rows(&found.heads, "broken", 3);
             rows[1].hash[0] ^= 1;
             Ok::<_, Infallible>(rows)
         });
         assert!(broken.await.is_err());
         assert_eq!(database.ledger().await.info().epoch, 0);
-        let info = start_epoch(&database.url, FOLD, |found| {
+        let info = start_epoch(&database.url, FOLD, 1, |found| {
             assert_eq!(found.newest, [None, None, None]);
             Ok::<_, Infallible>(rows(&found.heads, "1", 3))
         });

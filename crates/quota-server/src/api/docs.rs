@@ -4,7 +4,7 @@ use crate::api::call::{Call, Outcome};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::{
     adjustments, catalog, check, consume, events, forward, health, holds, json_bytes, own,
-    sessions, subjects, webhooks,
+    receipts, sessions, subjects, webhooks,
 };
 use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
@@ -31,6 +31,7 @@ use utoipa::{Modify, OpenApi};
         check::check_batch,
         subjects::entitlements,
         subjects::ledger,
+        receipts::receipt,
         catalog::get,
         catalog::put,
         adjustments::adjust,

@@ -30,7 +30,8 @@ impl Evidence {
     ) -> Result<Vec<Arc<str>>, Refusal> {
         let offsets = decision.outcome.evidence.as_slice();
         let partition = decision.address.partition;
-        let key = |offset: &i64| (service.epoch(), partition, *offset);
+        let epoch = service.node().epoch();
+        let key = |offset: &i64| (epoch, partition, *offset);
         let kept = offsets.iter().map(|offset| self.0.get(&key(offset)));
         if let Some(ids) = kept.collect::<Option<Vec<_>>>() {
             return Ok(ids);

@@ -32,8 +32,8 @@ const AGE: HeaderName = HeaderName::from_static("x-quota-age-ms");
     )
 )]
 pub async fn page(call: Call) -> Outcome {
-    let shelf = &call.app.service.node().shelf;
-    let owner = shelf.with_usage_page(call.parts.uri.path());
+    let node = call.app.service.node();
+    let owner = node.shelf.with_usage_page(call.parts.uri.path());
     let product = owner.ok_or_else(problem::no_route)?;
     if ![Method::GET, Method::HEAD].contains(&call.parts.method) {
         return Err(problem::no_method().with(ALLOW, HeaderValue::from_static("GET,HEAD")));
@@ -41,7 +41,6 @@ pub async fn page(call: Call) -> Outcome {
     let address = call.user(&product, Scope::Check).await?;
     let [position] = call.query(["at_least"])?;
     let at_least = at_least(position.as_deref())?;
-    let node = call.app.service.node();
     let (body, position, freshness) = node.usage_page(&address, at_least).await?;
     let body = body.ok_or_else(problem::no_route)?;
     let response = json(StatusCode::OK, &body);

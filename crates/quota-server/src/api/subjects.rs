@@ -5,6 +5,7 @@ use crate::api::json;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::auth::Scope;
 use axum::http::StatusCode;
+use quota_core::position::Position;
 use quota_core::row::Row;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -94,6 +95,7 @@ pub struct LedgerEvent {
     ),
     responses(
         (status = 200, body = LedgerPage),
+        (status = 409, body = ProblemBody<'_>, description = "`position_not_reached`: the cursor is of a lost tail"),
         (status = 422, body = ProblemBody<'_>, description = "`invalid_position`, `invalid_request`"),
     )
 )]
@@ -111,10 +113,10 @@ pub async fn ledger(call: Call) -> Outcome {
         ));
     }
     let (rows, next) = call.app.service.ledger_page(&address, after, limit).await?;
-    let epoch = call.app.service.epoch();
+    let epochs = call.app.service.epochs();
     let events = rows
         .iter()
-        .map(|row| event(row, epoch))
+        .map(|row| event(row, epochs.position(row.partition, row.offset)))
         .collect::<Result<_, _>>()?;
     Ok(json(
         StatusCode::OK,
@@ -125,7 +127,7 @@ pub async fn ledger(call: Call) -> Outcome {
     ))
 }
 
-fn event(row: &Row, epoch: u32) -> Result<LedgerEvent, Problem> {
+fn event(row: &Row, position: Position) -> Result<LedgerEvent, Problem> {
     let data = std::str::from_utf8(&row.payload)
         .ok()
         .and_then(|text| RawValue::from_string(text.to_owned()).ok());
@@ -138,7 +140,7 @@ fn event(row: &Row, epoch: u32) -> Result<LedgerEvent, Problem> {
         Problem::internal()
     })?;
     Ok(LedgerEvent {
-        position: row.position(epoch).to_string(),
+        position: position.to_string(),
         subject_seq: row.subject_seq,
         id: row.id.to_string(),
         source: row.source.to_string(),

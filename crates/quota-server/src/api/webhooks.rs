@@ -52,7 +52,7 @@ pub async fn razorpay(call: Call) -> Outcome {
         metrics::counter!("quota_webhooks_total", "status" => "forged").increment(1);
         return Err(forged());
     }
-    let Told { status, reason } = take(service.node(), product, &call.body).await?;
+    let Told { status, reason } = take(&service.node(), product, &call.body).await?;
     let status = status.word();
     metrics::counter!("quota_webhooks_total", "status" => status).increment(1);
     Ok(json(StatusCode::OK, &WebhookBody { status, reason }))

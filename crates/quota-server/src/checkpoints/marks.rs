@@ -1,15 +1,21 @@
 //! The checkpoints that were told before, from the file and from the topic.
 
 use super::Trust;
-use crate::node::Node;
 use crate::topics::Topics;
 use anyhow::Context as _;
 use quota_core::audit::Mark;
 use quota_core::checkpoint::{Checkpoint, Signed};
+use quota_kafka::TopicError;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
+
+/// Lines that are read ahead.
+const AHEAD: usize = 256;
 
 /// Where checkpoints are read from.
 #[derive(Clone, Debug)]
@@ -29,76 +35,131 @@ impl fmt::Display for Source {
     }
 }
 
-/// The checkpoints of one ledger, in one epoch of it.
+/// Marks that are kept for each partition: with more of them, a change is found sooner after its place, and that is all.
+const KEPT: usize = 4_096;
+/// Faults that are told one by one.
+const FAULTS: usize = 16;
+
+/// What the checkpoints of one ledger say, in bounded memory: of very many, every other one is left out, never the newest.
 #[derive(Debug, Default)]
 pub struct Marks {
-    checkpoints: Vec<Checkpoint>,
+    partitions: Vec<BTreeMap<(i64, u32), Mark>>,
+    /// A mark that contradicts another one, by partition.
+    contradictions: BTreeMap<u32, Mark>,
+    count: usize,
     /// Those that nobody we trust has signed, and why.
     pub faults: Vec<String>,
 }
 
 impl Marks {
-    /// Reads what there is of this ledger and epoch. Others may share the topic; theirs are left out.
+    /// Reads what there is of this ledger. Others may share the topic; theirs are left out.
     ///
     /// # Errors
     /// A source cannot be read.
     pub async fn read(
         sources: &[Source],
         ledger_id: &[u8; 16],
-        epoch: u32,
         trust: &Trust,
     ) -> anyhow::Result<Self> {
         let mut marks = Self::default();
         for source in sources {
-            let lines = match source {
-                Source::File(file) => lines(file)?,
-                Source::Topic(topics) => {
-                    let read = |record: &quota_kafka::Record| record.payload().map(<[u8]>::to_vec);
-                    let (settings, topic) = (topics.settings(), topics.checkpoints());
-                    let read = quota_kafka::topic::scan(settings, &topic, read).await;
-                    read.with_context(|| format!("reading {source}"))?
-                }
+            let mut number = 0_usize;
+            let mut take = |line: &[u8]| {
+                number += 1;
+                marks.take(line, number, source, ledger_id, trust);
+                ControlFlow::Continue(())
             };
-            for (number, line) in (1_usize..).zip(lines) {
-                match Signed::parse(&line) {
-                    Ok(signed) if signed.checkpoint.ledger_id != *ledger_id => {}
-                    Ok(signed) => match trust.objection(&signed) {
-                        Some(why) => marks
-                            .faults
-                            .push(format!("checkpoint {number} of {source}: {why}")),
-                        None if signed.checkpoint.epoch == epoch => {
-                            marks.checkpoints.push(signed.checkpoint);
+            match source {
+                Source::File(file) => lines(file, take)?,
+                Source::Topic(topics) => {
+                    let (sender, mut lines) = mpsc::channel::<Vec<u8>>(AHEAD);
+                    let read = move |record: &quota_kafka::Record| {
+                        let line = record.payload().map(<[u8]>::to_vec).unwrap_or_default();
+                        // Its reader ends after this does.
+                        sender.blocking_send(line).ok();
+                        None::<()>
+                    };
+                    let (settings, topic) = (topics.settings(), topics.checkpoints());
+                    let taken = async {
+                        while let Some(line) = lines.recv().await {
+                            let _ = take(&line);
                         }
-                        None => {}
-                    },
-                    // Cut off, or not ours: it says nothing, as if it were not there.
-                    Err(error) => tracing::warn!("line {number} of {source}: {error}"),
+                    };
+                    let (read, ()) =
+                        tokio::join!(quota_kafka::topic::scan(settings, &topic, read), taken);
+                    read.with_context(|| format!("reading {source}"))?;
                 }
             }
         }
         Ok(marks)
     }
 
-    /// How many there are.
+    fn take(
+        &mut self,
+        line: &[u8],
+        number: usize,
+        source: &Source,
+        ledger_id: &[u8; 16],
+        trust: &Trust,
+    ) {
+        match Signed::parse(line) {
+            Ok(signed) if signed.checkpoint.ledger_id != *ledger_id => {}
+            Ok(signed) => match trust.objection(&signed) {
+                Some(why) if self.faults.len() < FAULTS => self
+                    .faults
+                    .push(format!("checkpoint {number} of {source}: {why}")),
+                Some(_) => {}
+                None => self.keep(&signed.checkpoint),
+            },
+            // Cut off, or not ours: it says nothing, as if it were not there.
+            Err(error) => tracing::warn!("line {number} of {source}: {error}"),
+        }
+    }
+
+    fn keep(&mut self, checkpoint: &Checkpoint) {
+        self.count += 1;
+        if self.partitions.len() < checkpoint.ends.len() {
+            self.partitions
+                .resize_with(checkpoint.ends.len(), BTreeMap::new);
+        }
+        let partitions = self.partitions.iter_mut().zip(&checkpoint.ends);
+        for (partition, (kept, end)) in (0_u32..).zip(partitions) {
+            let mark = Mark {
+                epoch: checkpoint.epoch,
+                offset: end.offset,
+                hash: end.hash,
+                at: checkpoint.at,
+            };
+            let known = kept.entry((mark.offset, mark.epoch)).or_insert(mark);
+            if known.hash != mark.hash {
+                self.contradictions.entry(partition).or_insert(mark);
+            }
+            if kept.len() > KEPT {
+                let (mut place, newest) = (0_usize, kept.last_key_value().map(|(key, _)| *key));
+                kept.retain(|key, _| {
+                    place += 1;
+                    place.is_multiple_of(2) || Some(*key) == newest
+                });
+            }
+        }
+    }
+
+    /// How many checkpoints there are.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.checkpoints.len()
+    pub const fn count(&self) -> usize {
+        self.count
     }
 
     /// What they say of one partition.
     pub fn of(&self, partition: u32) -> impl Iterator<Item = Mark> {
-        self.checkpoints.iter().filter_map(move |checkpoint| {
-            let end = checkpoint.ends.get(usize::try_from(partition).ok()?)?;
-            Some(Mark {
-                offset: end.offset,
-                hash: end.hash,
-                at: checkpoint.at,
-            })
-        })
+        let index = usize::try_from(partition).unwrap_or(usize::MAX);
+        let kept = self.partitions.get(index).into_iter().flatten();
+        let against = self.contradictions.get(&partition);
+        kept.map(|(_, mark)| *mark).chain(against.copied())
     }
 }
 
-/// The newest checkpoints of a node's ledger, from the file and from the topic's end.
+/// The newest checkpoints of a ledger, from the file and from the topic's end.
 ///
 /// Those with a bad signature say nothing: whoever can write to the topic could stop every node with one.
 ///
@@ -107,48 +168,56 @@ impl Marks {
 pub async fn newest(
     topics: &Topics,
     file: Option<&Path>,
-    node: &Node,
+    ledger_id: &[u8; 16],
 ) -> anyhow::Result<Vec<Checkpoint>> {
-    let mut found = Vec::new();
+    let mut found: Vec<Vec<u8>> = Vec::new();
     if let Some(file) = file {
-        found.extend(lines(file)?.pop());
+        let mut last = Vec::new();
+        lines(file, |line| {
+            line.clone_into(&mut last);
+            ControlFlow::Continue(())
+        })?;
+        found.push(last);
     }
     // The broker in this process forgets: what it has is of this process.
     if !topics.is_embedded() {
         let (settings, topic) = (topics.settings(), topics.checkpoints());
-        let tails = quota_kafka::topic::tails(settings, &topic, 1).await?;
+        let tails = match quota_kafka::topic::tails(settings, &topic, 1).await {
+            Err(TopicError::Missing { .. }) => Vec::new(),
+            tails => tails?,
+        };
         let tails = tails.iter().flatten();
         found.extend(tails.filter_map(|record| record.payload().map(<[u8]>::to_vec)));
     }
-    let ours = |signed: &Signed| {
-        (signed.checkpoint.ledger_id, signed.checkpoint.epoch)
-            == (node.ledger.info().id, node.epoch())
-    };
     let read = found.iter().filter_map(|line| Signed::parse(line).ok());
     let good = read
-        .filter(ours)
+        .filter(|signed| signed.checkpoint.ledger_id == *ledger_id)
         .filter(|signed| Trust::default().objection(signed).is_none());
     Ok(good.map(|signed| signed.checkpoint).collect())
 }
 
-/// The whole lines of a file; none where there is none. A line without its end was cut off while it was written.
-fn lines(file: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+/// Takes the whole lines of a file, one after the other; none where there is none. A line without its end was cut off
+/// while it was written.
+pub(super) fn lines(
+    file: &Path,
+    mut take: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
     let place = || format!("reading {}", file.display());
     let opened = match File::open(file) {
         Ok(opened) => opened,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(place),
     };
     let mut reader = BufReader::new(opened);
-    let mut found = Vec::new();
+    let mut line = Vec::new();
     loop {
-        let mut line = Vec::new();
+        line.clear();
         reader.read_until(b'\n', &mut line).with_context(place)?;
         if line.pop() != Some(b'\n') {
-            return Ok(found);
+            return Ok(());
         }
-        if !line.is_empty() {
-            found.push(line);
+        if !line.is_empty() && take(&line).is_break() {
+            return Ok(());
         }
     }
 }

@@ -4,18 +4,20 @@ use super::{Verdict, known, print, say};
 use crate::checkpoints::{Marks, Source, Trust};
 use crate::config::Database;
 use crate::topics::Topics;
-use crate::verifying::{Verdict as Found, verify};
+use crate::verifying::{TopicVerified, Verdict as Found, Verified, verify, verify_topic};
 use clap::Args;
+use quota_core::audit::Broken;
 use quota_core::state::FOLD_VERSION;
 use quota_kafka::Settings;
 use quota_postgres::Ledger;
+use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 
 /// Recompute every hash and compare every view.
 ///
-/// Order, density and signed checkpoints are checked too, and that every view is the fold of its events. The first bad
-/// position is named, and the exit code is 1 then.
+/// Order, density and signed checkpoints are checked too, that every view is the fold of its events, and that the topic has
+/// every event as the ledger has it. The first bad position is named, and the exit code is 1 then.
 #[derive(Args)]
 pub struct Verify {
     #[command(flatten)]
@@ -23,7 +25,7 @@ pub struct Verify {
     /// Compare the views of this product alone; the chain is checked whole
     #[arg(long, value_name = "PRODUCT")]
     product: Option<String>,
-    /// Kafka's bootstrap brokers, to read the checkpoints in their topic
+    /// Kafka's bootstrap brokers, to compare the ledger's topic and read the checkpoints in theirs
     #[arg(long, env = "KAFKA_BROKERS", value_name = "BROKERS")]
     kafka_brokers: Option<String>,
     /// The file that checkpoints were appended to
@@ -37,6 +39,16 @@ pub struct Verify {
         value_delimiter = ','
     )]
     trusted_key: Vec<String>,
+}
+
+/// What is printed where all is good.
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    verified: Verified,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<TopicVerified>,
+    ok: bool,
 }
 
 impl Verify {
@@ -56,23 +68,48 @@ impl Verify {
             }
         };
         match verify(&ledger, self.product.as_deref(), &marks, progress).await? {
-            Found::Good(verified) => {
-                let mut line = serde_json::to_value(verified)?;
-                if let Some(members) = line.as_object_mut() {
-                    members.insert("ok".to_owned(), json!(true));
+            Found::Good(verified) => self.and_topic(&ledger, verified).await,
+            Found::Bad(broken) => bad(&broken),
+        }
+    }
+
+    /// The topic as well, where there is one that keeps all.
+    async fn and_topic(&self, ledger: &Ledger, verified: Verified) -> anyhow::Result<Verdict> {
+        let mut topic = None;
+        if let Some(topics) = self.topics() {
+            if quota_kafka::topic::forgets(topics.settings()).await? {
+                say("the embedded broker forgets: the topic is not compared");
+            } else {
+                let progress = |done: u32, of: u32| {
+                    if done.is_multiple_of(8) || done == of {
+                        say(&format!(
+                            "{done} of {of} partitions compared with the topic"
+                        ));
+                    }
+                };
+                match verify_topic(ledger, &topics, progress).await? {
+                    Err(broken) => return bad(&broken),
+                    Ok(verified) => topic = Some(verified),
                 }
-                print(&line.to_string())?;
-                Ok(Verdict::Yes)
-            }
-            Found::Bad(broken) => {
-                let position = broken.position.to_string();
-                print(
-                    &json!({"ok": false, "position": position, "problem": broken.what}).to_string(),
-                )?;
-                say(&format!("the first bad position is {broken}"));
-                Ok(Verdict::No)
             }
         }
+        let line = Line {
+            verified,
+            topic,
+            ok: true,
+        };
+        print(&serde_json::to_string(&line)?)?;
+        if verified.given_up > 0 {
+            say("a restore lost what some checkpoints knew, and a later epoch went on without it");
+        }
+        Ok(Verdict::Yes)
+    }
+
+    fn topics(&self) -> Option<Topics> {
+        let settings = |brokers: &String| Settings::new(brokers.clone(), "quota-ledger-verify");
+        self.kafka_brokers
+            .as_ref()
+            .map(|brokers| Topics::of_cluster(settings(brokers)))
     }
 
     /// The checkpoints of the ledger that can be read.
@@ -80,11 +117,16 @@ impl Verify {
         let trust = Trust::in_keys(&self.trusted_key)?;
         let mut sources: Vec<Source> = Vec::new();
         sources.extend(self.checkpoint_file.clone().map(Source::File));
-        let topics = self.kafka_brokers.as_ref().map(|brokers| {
-            Topics::of_cluster(Settings::new(brokers.clone(), "quota-ledger-verify"))
-        });
-        sources.extend(topics.map(Source::Topic));
+        sources.extend(self.topics().map(Source::Topic));
         let info = ledger.info();
-        Marks::read(&sources, &info.id, info.epoch, &trust).await
+        Marks::read(&sources, &info.id, &trust).await
     }
+}
+
+/// Tells the first bad position.
+fn bad(broken: &Broken) -> anyhow::Result<Verdict> {
+    let position = broken.position.to_string();
+    print(&json!({"ok": false, "position": position, "problem": broken.what}).to_string())?;
+    say(&format!("the first bad position is {broken}"));
+    Ok(Verdict::No)
 }

@@ -2,16 +2,10 @@
 
 use crate::node::Node;
 use crate::topics::Topics;
-use anyhow::Context as _;
-use quota_core::digest::subject_key;
-use quota_core::event::Event;
-use quota_core::record::from_record;
+use quota_core::record::{Received, from_record};
 use quota_core::relay::{Ends, Tail};
 use quota_kafka::{Record, TopicError, topic};
 use std::collections::BTreeMap;
-
-/// Epochs of a ledger that are looked at.
-const EPOCHS: usize = 1_000;
 
 /// Where partitions end.
 #[derive(Default)]
@@ -34,65 +28,44 @@ pub(super) async fn read(node: Node, topics: Topics, anew: bool) -> anyhow::Resu
         tails => tails?,
     };
     let heads = node.ledger.heads().await?;
+    // After the heads: what is of a later epoch must not be published as if it were of this one.
+    let epoch = node.ledger.epoch().await?;
+    anyhow::ensure!(epoch == node.epoch(), "epoch {epoch} has begun");
     let mut tails = tails.into_iter();
     let mut found = Found::default();
     for (partition, head) in (0_u32..).zip(heads) {
         let record = tails.next().flatten();
-        let tail = match record
-            .as_ref()
-            .map(|record| tail(&node, record))
-            .transpose()
-        {
+        let read = record.as_ref().map(|record| received(&node, record));
+        let tail = match read.transpose() {
             Ok(tail) => tail,
             Err(error) => {
                 found.strange.insert(partition, format!("{error:#}"));
                 continue;
             }
         };
-        let ledger = head.offset;
-        let fork = match tail {
-            Some(tail) if tail.epoch < node.epoch() => fork(&node, partition, tail.epoch).await?,
-            _ => None,
+        let fork = tail
+            .as_ref()
+            .and_then(|tail| node.epochs().left(partition, tail.epoch));
+        let topic = record.zip(tail).map(|(record, tail)| Tail {
+            offset: tail.offset(),
+            epoch: tail.epoch,
+            at: record.offset,
+        });
+        let ends = Ends {
+            topic,
+            ledger: head.offset,
+            fork,
         };
-        found.ends.insert(
-            partition,
-            Ends {
-                topic: tail,
-                ledger,
-                fork,
-            },
-        );
+        found.ends.insert(partition, ends);
     }
     Ok(Some(found))
 }
 
-fn tail(node: &Node, record: &Record) -> anyhow::Result<Tail> {
+fn received(node: &Node, record: &Record) -> anyhow::Result<Received> {
     let received = from_record(record.headers(), record.payload())?;
     anyhow::ensure!(
         received.ledger_id == node.ledger.info().id,
         "it is of another ledger"
     );
-    Ok(Tail {
-        offset: received.offset(),
-        epoch: received.epoch,
-        at: record.offset,
-    })
-}
-
-/// The offset of the first start of an epoch after that one.
-async fn fork(node: &Node, partition: u32, epoch: u32) -> anyhow::Result<Option<i64>> {
-    let rows = node
-        .ledger
-        .subject_page(partition, &subject_key("", ""), -1, EPOCHS)
-        .await?;
-    for row in rows {
-        let event = Event::decode(&row.event_type, row.type_version, &row.payload)
-            .with_context(|| format!("the event at {partition}:{}", row.offset))?;
-        if let Event::EpochStarted(started) = event
-            && started.epoch > epoch
-        {
-            return Ok(Some(row.offset));
-        }
-    }
-    Ok(None)
+    Ok(received)
 }

@@ -9,6 +9,7 @@ use crate::writer::deciding::decided;
 use crate::writer::desk::Desk;
 use crate::writer::job::Job;
 use quota_core::command::Answer;
+use quota_core::epoch::Epochs;
 use quota_core::lane::{Batch, Course, Failure, Proposal, Round, Settled};
 use quota_core::row::Row;
 use quota_postgres::{AppendError, Fence, Lane, Ledger};
@@ -35,8 +36,8 @@ pub struct Context {
     pub clock: Arc<DatabaseClock>,
     /// Where the relay hears of every commit.
     pub committed: broadcast::Sender<Commit>,
-    /// The ledger's epoch.
-    pub epoch: u32,
+    /// The ledger's epochs.
+    pub epochs: Epochs,
 }
 
 /// Drains one lane's queue until it is told to stop; whatever got in before is answered.
@@ -113,7 +114,8 @@ impl Driver {
         mut course: Course,
     ) -> Result<(), (String, Course)> {
         let mut failed = false;
-        while let Some(round) = course.round(self.context.epoch, |index| desk.is_given_up(index)) {
+        while let Some(round) = course.round(&self.context.epochs, |index| desk.is_given_up(index))
+        {
             match self.round(round).await {
                 Ok(settled) => self.take_in(desk, &mut course, settled),
                 Err(Failure::Raced) => {}

@@ -1,6 +1,9 @@
 //! Servers of a test's own: a database on the run's PostgreSQL, and an Apache Kafka that may be stopped and killed.
 
 use crate::program::run;
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -11,7 +14,8 @@ pub const PARTITIONS: &str = "8";
 /// A database of the test's own, dropped with it.
 pub struct Database {
     pub url: String,
-    name: String,
+    /// Its name on the run's server; none on a server of the test's own.
+    name: Option<String>,
 }
 
 impl Database {
@@ -21,7 +25,25 @@ impl Database {
         let server = server_url();
         psql(&server, &format!("CREATE DATABASE {name}"));
         let url = with_name(&server, &name);
-        Self { url, name }
+        Self {
+            url,
+            name: Some(name),
+        }
+    }
+
+    /// One with an empty ledger, on a server of the test's own.
+    pub fn on(postgres: &Postgres) -> Self {
+        let database = Self::at(&postgres.url);
+        run(&database.url, &["migrate", "--partitions", PARTITIONS]).good();
+        database
+    }
+
+    /// What is at this address already.
+    pub fn at(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            name: None,
+        }
     }
 
     /// One with an empty ledger.
@@ -82,10 +104,12 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        psql(
-            &server_url(),
-            &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
-        );
+        if let Some(name) = &self.name {
+            psql(
+                &server_url(),
+                &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+            );
+        }
     }
 }
 
@@ -133,6 +157,136 @@ pub fn psql(url: &str, statement: &str) -> String {
         .to_owned()
 }
 
+/// A PostgreSQL of the test's own, for what would disturb others; killed at its end.
+pub struct Postgres {
+    dir: PathBuf,
+    pub url: String,
+    root: TempDir,
+}
+
+impl Postgres {
+    /// One that runs.
+    pub fn start() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        // As root, the server's own user has to get through.
+        fs::set_permissions(root.path(), Permissions::from_mode(0o711)).unwrap();
+        let dir = root.path().join("pg");
+        let url = started(&dir);
+        Self { dir, url, root }
+    }
+
+    /// `start`, `stop` or `kill`.
+    pub fn run(&self, verb: &str) {
+        script("postgres", verb, &self.dir);
+    }
+
+    /// The folder of its data.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Its processes: every one of them works in its data folder, and no other process does.
+    pub fn processes(&self) -> Vec<i32> {
+        let data = fs::canonicalize(self.data()).unwrap();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+            (cwd == data).then_some(pid)
+        });
+        processes.collect()
+    }
+
+    /// Copies its data, as a backup does; it is stopped for that.
+    pub fn back_up(&self) {
+        self.run("stop");
+        copy(&self.data(), &self.backup());
+        self.run("start");
+    }
+
+    /// Puts the copy in the place of its data.
+    pub fn restore(&self) {
+        self.run("stop");
+        fs::remove_dir_all(self.data()).unwrap();
+        copy(&self.backup(), &self.data());
+        self.run("start");
+    }
+
+    /// A standby that follows this one.
+    pub fn standby(&self) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(0o711)).unwrap();
+        let dir = root.path().join("pg");
+        fs::create_dir(&dir).unwrap();
+        let data = dir.join("data");
+        let backup = Command::new("pg_basebackup")
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--pgdata"])
+            .arg(&data)
+            .arg(format!("--dbname={}", self.url))
+            .output()
+            .expect("pg_basebackup is needed; Debian's postgresql brings it");
+        assert!(
+            backup.status.success(),
+            "{}",
+            String::from_utf8_lossy(&backup.stderr)
+        );
+        let socket = dir.join("socket");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        fs::write(dir.join("port"), port.to_string()).unwrap();
+        fs::write(dir.join("socket-dir"), socket.to_str().unwrap()).unwrap();
+        fs::copy(self.dir.join("password"), dir.join("password")).unwrap();
+        fs::create_dir(&socket).unwrap();
+        // Whoever owns the one runs the other.
+        let reference = format!("--reference={}", self.data().display());
+        let owned = Command::new("chown")
+            .args(["-R", &reference])
+            .arg(&dir)
+            .status();
+        assert!(owned.unwrap().success());
+        let url = started(&dir);
+        Self { dir, url, root }
+    }
+
+    /// Its address over TCP, behind another port.
+    pub fn behind(&self, port: u16) -> String {
+        let (start, _) = self.url.split_once("@localhost:").unwrap();
+        format!("{start}@127.0.0.1:{port}/postgres")
+    }
+
+    /// The port that it listens at.
+    pub fn port(&self) -> u16 {
+        fs::read_to_string(self.dir.join("port"))
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.root.path().join("backup")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.run("kill");
+    }
+}
+
+fn started(dir: &Path) -> String {
+    let printed = script("postgres", "start", dir);
+    let url = printed.trim().strip_prefix("DATABASE_URL=");
+    url.unwrap().to_owned()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
 /// An Apache Kafka of the test's own, killed at its end.
 pub struct Kafka {
     dir: PathBuf,
@@ -171,14 +325,19 @@ impl Drop for Kafka {
 }
 
 fn kafka(verb: &str, dir: &Path) -> String {
-    let output = Command::new(root().join("scripts/kafka"))
+    script("kafka", verb, dir)
+}
+
+/// Runs a script of the repository on a folder; what it prints.
+fn script(name: &str, verb: &str, dir: &Path) -> String {
+    let output = Command::new(root().join("scripts").join(name))
         .arg(verb)
         .arg(dir)
         .output()
         .unwrap();
     assert!(
         output.status.success(),
-        "kafka {verb}: {}",
+        "{name} {verb}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 async fn problem(database: &Database, sources: &[Source]) -> Option<String> {
     let ledger = database.ledger().await;
     let info = ledger.info();
-    let marks = Marks::read(sources, &info.id, info.epoch, &Trust::default())
+    let marks = Marks::read(sources, &info.id, &Trust::default())
         .await
         .unwrap();
     assert_eq!(marks.faults, Vec::<String>::new());
@@ -29,7 +29,7 @@ async fn problem(database: &Database, sources: &[Source]) -> Option<String> {
 }
 
 /// Makes one checkpoint of a ledger as it is now.
-async fn checkpoint(running: &Running, topics: &Topics, plan: &Plan) {
+pub async fn checkpoint(running: &Running, topics: &Topics, plan: &Plan) {
     let (stop, node) = (CancellationToken::new(), running.node.clone());
     stop.cancel();
     checkpoints::run(node, topics.clone(), plan.clone(), stop).await;
@@ -150,7 +150,7 @@ async fn signatures_are_checked_and_keys_kept() {
     let info = ledger.info();
     let sources = [Source::File(scene.file.clone())];
     let faults = async |trust: &Trust| {
-        let marks = Marks::read(&sources, &info.id, info.epoch, trust).await;
+        let marks = Marks::read(&sources, &info.id, trust).await;
         marks.unwrap().faults.len()
     };
     let mut signed = lines(&scene.file).remove(0);

@@ -6,6 +6,7 @@ use crate::coverage::{Hit, Op};
 use crate::store::{Fault, Lookup, Reply, Request};
 use crate::world::Io;
 use quota_core::command::Answer;
+use quota_core::epoch::Epochs;
 use quota_core::known::{FoldedUp, Stored, Unreadable, fold_up};
 use quota_core::lane::{Batch, Course, Failure, Proposal, Round, Settled, WantedSubject};
 use quota_core::row::Row;
@@ -54,7 +55,8 @@ impl Lane {
         let mut failed = false;
         loop {
             let before = course.left();
-            let Some(round) = course.round(0, |index| desk.is_given_up(index)) else {
+            let Some(round) = course.round(&Epochs::default(), |index| desk.is_given_up(index))
+            else {
                 break;
             };
             if course.left() < before {

@@ -6,6 +6,7 @@ use crate::store::{Lookup, Reply, Request};
 use crate::world::Io;
 use quota_core::command::Address;
 use quota_core::decide::{Light, check as judged};
+use quota_core::epoch::Epochs;
 use quota_core::event::Outcome;
 use quota_core::judge::Question;
 use quota_core::known::{FoldedUp, Stored, fold_up};
@@ -91,7 +92,7 @@ pub async fn check(
         catalog: &catalog,
         catalog_version,
         now,
-        epoch: 0,
+        epochs: &Epochs::default(),
     };
     let decision = judged(&light, address, question).ok()?;
     io.did(Op::Checked, 1);
