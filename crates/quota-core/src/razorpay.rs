@@ -21,7 +21,8 @@ pub const SOURCE: &str = "quota:razorpay";
 pub const UNREADABLE: &str = "unreadable";
 /// Held: the ledger could not take it when it came.
 pub const UNAVAILABLE: &str = "unavailable";
-
+/// Held: another webhook is counting its payment for somebody else just now.
+pub const CONTESTED: &str = "contested";
 /// Held: the catalog has no such plan, or nothing names one.
 pub const UNKNOWN_PLAN: &str = "unknown_plan";
 

@@ -36,4 +36,4 @@ pub use load::{
 pub use migrate::{PARTITIONS, migrate};
 pub use publish::{Publication, PublishError, adopt_epoch, publish, start_epoch};
 pub use views::{Advance, Due, Saved, SubjectRow, View};
-pub use webhooks::{Counted, EXPIRED, HeldWebhook, NewWebhook};
+pub use webhooks::{Counted, EXPIRED, HeldWebhook, NewWebhook, RIPE_PAGE};

@@ -45,7 +45,7 @@ pub struct HeldWebhook {
     pub subject: Option<String>,
     /// Why it is held.
     pub reason: String,
-    /// The body as received; none once it is resolved.
+    /// The body as received; none once it is resolved, and none in a list.
     pub body: Option<Vec<u8>>,
     /// What became of it, once it is resolved.
     pub resolution: Option<String>,
@@ -60,6 +60,8 @@ pub struct Counted {
     pub subscription: Option<(String, String)>,
 }
 
+/// The most webhooks of one page: with bodies of 1 MiB each, what a node can hold.
+pub const RIPE_PAGE: i64 = 16;
 /// What resolves a webhook that nobody has resolved in time; told again, it is held anew.
 pub const EXPIRED: &str = "expired";
 
@@ -95,6 +97,35 @@ impl Ledger {
         Ok(counted)
     }
 
+    /// Claims a payment for a subject, before it is counted for it: false where somebody claimed it for another within the last
+    /// minute. Whoever claims must look once more at what is [counted](Self::counted).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn claim_payment(
+        &self,
+        product: &str,
+        payment: &str,
+        subject: &str,
+    ) -> Result<bool, Error> {
+        let query = sqlx::query(include_str!("../queries/claim_payment.sql"))
+            .bind(product)
+            .bind(payment)
+            .bind(subject);
+        Ok(!self.read(query).await?.is_empty())
+    }
+
+    /// Forgets claims that are long over.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn forget_claims(&self) -> Result<(), Error> {
+        let query = sqlx::query(
+            "DELETE FROM payment_claims WHERE claimed_at < clock_timestamp() - interval '1 hour'",
+        );
+        self.run(query.execute(&self.pool)).await.map(drop)
+    }
+
     /// Holds a webhook, and says under which id, and what became of it where it was held before and is resolved.
     ///
     /// # Errors
@@ -119,8 +150,9 @@ impl Ledger {
         read(line).map_err(Error::read)
     }
 
-    /// The webhooks that can be settled without anybody, oldest first, each with whether its payment is counted: of one
-    /// product or of all; where a payment or subscription is named, those about it alone.
+    /// A page of the webhooks that can be settled without anybody, oldest first, each with whether its payment is counted:
+    /// of one product or of all; where a payment or subscription is named, those about it alone. It begins `after` one,
+    /// and has at most [`RIPE_PAGE`]: bodies are large.
     ///
     /// # Errors
     /// See [`Error`].
@@ -129,11 +161,15 @@ impl Ledger {
         product: Option<&str>,
         payment: Option<&str>,
         subscription: Option<&str>,
+        after: Option<&HeldWebhook>,
     ) -> Result<Vec<(HeldWebhook, bool)>, Error> {
         let query = sqlx::query(include_str!("../queries/ripe_webhooks.sql"))
             .bind(product)
             .bind(payment)
-            .bind(subscription);
+            .bind(subscription)
+            .bind(after.map(|after| after.received_at.micros()))
+            .bind(after.map(|after| after.id))
+            .bind(RIPE_PAGE);
         let lines = self.read(query).await?;
         let ripe = |line| Ok((held(line)?, Line(line).get(10)?));
         lines
@@ -188,7 +224,7 @@ impl Ledger {
             .map_err(Error::read)
     }
 
-    /// The webhooks that nobody has resolved yet, oldest first; of one product or of all.
+    /// The webhooks that nobody has resolved yet, oldest first and without their bodies; of one product or of all.
     ///
     /// # Errors
     /// See [`Error`].

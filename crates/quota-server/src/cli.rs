@@ -15,6 +15,7 @@ mod serve;
 mod verify;
 mod webhook;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use quota_postgres::Ledger;
@@ -65,7 +66,10 @@ enum Verdict {
 /// Runs the command line.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unclear(&error),
+    };
     match carry_out(cli.command) {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
         Ok(Verdict::No) => ExitCode::from(1),
@@ -74,6 +78,27 @@ pub fn run() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Says what is wrong with the command line, or what was asked for about it. What is missing may come from the environment
+/// too, which clap does not say.
+fn unclear(error: &clap::Error) -> ExitCode {
+    // Nobody may be there to read it.
+    error.print().unwrap_or_default();
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        let text = error.to_string();
+        for (flag, name) in [
+            ("--database-url", "DATABASE_URL"),
+            ("--kafka-brokers", "KAFKA_BROKERS"),
+        ] {
+            if text.contains(flag) {
+                say(&format!(
+                    "{flag} may also be set as {name} in the environment."
+                ));
+            }
+        }
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn carry_out(command: Command) -> anyhow::Result<Verdict> {

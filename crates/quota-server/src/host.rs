@@ -5,7 +5,7 @@ use crate::auth::{Keys, Tokens};
 use crate::config::{Role, ServiceSettings};
 use crate::service::Service;
 use crate::telemetry::Metrics;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -56,10 +56,17 @@ impl Host {
         })
     }
 
-    /// Where it answers.
+    /// Where it answers; of all addresses, this machine's own: nobody can connect to `0.0.0.0`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("http://{address}")
     }
 
     /// The service.

@@ -1,5 +1,6 @@
 //! Publishing a catalog: one new version in every partition at once, or nothing.
 
+use crate::config::ProductSecrets;
 use crate::shelf::Shelf;
 use quota_core::catalog::{Catalog, Fault, compatible};
 use quota_core::event::{CatalogPublished, Event};
@@ -69,12 +70,9 @@ pub async fn publish_catalog(
             "is {:?}, but it was published for {product:?}",
             catalog.product()
         );
-        return Err(PublishError::Faulty(vec![Fault {
-            place: "product".to_owned(),
-            message,
-        }]));
+        return Err(fault("product", message));
     }
-    own_paths(ledger, &catalog).await?;
+    apart(ledger, &catalog).await?;
     let mut lane = ledger
         .lane()
         .await
@@ -96,21 +94,42 @@ pub async fn publish_catalog(
     Ok(published)
 }
 
-/// Whether the path of the product's own page is its alone: the path says whose page it is, nothing else does.
-async fn own_paths(ledger: &Ledger, catalog: &Catalog) -> Result<(), PublishError> {
-    let Some(page) = &catalog.model().usage_page else {
-        return Ok(());
-    };
+/// Whether what must be the product's alone is: the path of its own page, which says whose page it is and nothing else does;
+/// and its name in the environment, since `a-b` and `a_b` would have each other's secrets.
+async fn apart(ledger: &Ledger, catalog: &Catalog) -> Result<(), PublishError> {
     let shelf = Shelf::default();
     let loaded = shelf.load(ledger).await;
     loaded.map_err(|error| PublishError::Unavailable(format!("{error:#}")))?;
-    match shelf.with_usage_page(&page.path) {
-        Some(owner) if &*owner != catalog.product() => Err(PublishError::Faulty(vec![Fault {
-            place: "usage_page.path".to_owned(),
-            message: format!("is {owner:?}'s page already"),
-        }])),
+    let product = catalog.product();
+    let products = shelf.products();
+    // One that is there already stays: it was published before this was asked.
+    let new = !products.iter().any(|known| &**known == product);
+    let setting = |product: &str| ProductSecrets::name(product, "");
+    let mut others = products.iter();
+    if let Some(twin) = others.find(|known| setting(known) == setting(product))
+        && new
+    {
+        let message = format!(
+            "would share its settings {}… with the product {twin:?}",
+            setting(product)
+        );
+        return Err(fault("product", message));
+    }
+    let page = catalog.model().usage_page.as_ref();
+    match page.and_then(|page| shelf.with_usage_page(&page.path)) {
+        Some(owner) if &*owner != product => Err(fault(
+            "usage_page.path",
+            format!("is {owner:?}'s page already"),
+        )),
         _ => Ok(()),
     }
+}
+
+fn fault(place: &str, message: String) -> PublishError {
+    PublishError::Faulty(vec![Fault {
+        place: place.to_owned(),
+        message,
+    }])
 }
 
 /// The version that is in force afterwards, and the rows that put it in force.

@@ -5,8 +5,9 @@
 
 use crate::node::Node;
 use quota_core::command::{Address, Answer, Command, Refusal, Wish};
+use quota_core::event::Event;
 use quota_core::razorpay::{
-    Counted, Notice, UNAVAILABLE, UNKNOWN_PLAN, UNREADABLE, Verdict, Whose,
+    CONTESTED, Counted, Notice, UNAVAILABLE, UNKNOWN_PLAN, UNREADABLE, Verdict, Whose,
 };
 use quota_postgres::{Error, HeldWebhook, NewWebhook};
 use std::time::{Duration, Instant};
@@ -86,18 +87,11 @@ pub async fn take(node: &Node, product: &str, body: &[u8]) -> Result<Told, Refus
             }
         }
     }
-    let told = match verdict {
-        Verdict::Counted => Told::new(Status::Duplicate, Some("payment_counted")),
-        Verdict::Ignored(reason) => Told::new(Status::Ignored, Some(reason)),
-        Verdict::Held(reason) => hold(node, product, Some(&notice), reason, body)
+    let told = match carry_out(node, product, &notice, verdict).await {
+        Ok(told) => told,
+        Err(reason) => hold(node, product, Some(&notice), reason, body)
             .await
             .map_err(unavailable)?,
-        record @ Verdict::Record { .. } => match record_it(node, product, &notice, record).await {
-            Ok(told) => told,
-            Err(reason) => hold(node, product, Some(&notice), reason, body)
-                .await
-                .map_err(unavailable)?,
-        },
     };
     if told.status == Status::Recorded {
         // What waited for this payment; where that fails, the next look at what is held does it.
@@ -133,30 +127,73 @@ pub async fn counted(node: &Node, product: &str, notice: &Notice) -> Result<Coun
     })
 }
 
-/// Records a verdict's fact.
+/// Carries a verdict out.
 ///
 /// Where another event tells of the same at the same moment, the notice is judged again: it may say more than the one that
 /// came first, as the charge of a subscription does whose payment came by itself.
 ///
 /// # Errors
 /// Why it has to wait: a stable code.
-async fn record_it(
+async fn carry_out(
     node: &Node,
     product: &str,
     notice: &Notice,
     verdict: Verdict,
 ) -> Result<Told, &'static str> {
-    if let Some(told) = record_once(node, product, verdict).await? {
+    let mut verdict = verdict;
+    if let Some((payment, subject)) = counts(&verdict) {
+        let claimed = node.ledger.claim_payment(product, payment, subject).await;
+        if !claimed.map_err(|_| UNAVAILABLE)? {
+            return Err(CONTESTED);
+        }
+        // Who claimed it before may have counted it since it was looked up.
+        verdict = judge_again(node, product, notice).await?;
+    }
+    let told = match verdict {
+        record @ Verdict::Record { .. } => record_once(node, product, record).await?,
+        other => return plainly(other),
+    };
+    if let Some(told) = told {
         return Ok(told);
     }
-    let again = judge(node, product, notice)
-        .await
-        .map_err(|_| UNAVAILABLE)?;
-    let told = match again {
+    let told = match judge_again(node, product, notice).await? {
         record @ Verdict::Record { .. } => record_once(node, product, record).await?,
         _ => None,
     };
     Ok(told.unwrap_or(Told::new(Status::Duplicate, Some("already_recorded"))))
+}
+
+async fn judge_again(node: &Node, product: &str, notice: &Notice) -> Result<Verdict, &'static str> {
+    let verdict = judge(node, product, notice).await;
+    verdict.map_err(|_| UNAVAILABLE)
+}
+
+/// The payment that a verdict counts, and for whom.
+fn counts(verdict: &Verdict) -> Option<(&str, &str)> {
+    let Verdict::Record {
+        subject,
+        fact,
+        counted: false,
+    } = verdict
+    else {
+        return None;
+    };
+    match &fact.event {
+        Event::SubscriptionPurchased(bought) | Event::SubscriptionRenewed(bought) => {
+            Some((&bought.payment_id, subject))
+        }
+        _ => None,
+    }
+}
+
+/// What a verdict that records nothing comes to.
+fn plainly(verdict: Verdict) -> Result<Told, &'static str> {
+    match verdict {
+        Verdict::Counted => Ok(Told::new(Status::Duplicate, Some("payment_counted"))),
+        Verdict::Ignored(reason) => Ok(Told::new(Status::Ignored, Some(reason))),
+        Verdict::Held(reason) => Err(reason),
+        Verdict::Record { .. } => Err(UNAVAILABLE),
+    }
 }
 
 /// Records a verdict's fact; none where another event has told of the same a moment ago, in its own words.
@@ -231,14 +268,20 @@ pub async fn settle(
     product: Option<&str>,
     (payment, subscription): (Option<&str>, Option<&str>),
 ) -> Result<(), Error> {
-    let ripe = node
-        .ledger
-        .ripe_webhooks(product, payment, subscription)
-        .await?;
-    for (webhook, counted) in ripe {
-        settle_one(node, &webhook, counted).await?;
+    let mut after = None;
+    loop {
+        let page = node
+            .ledger
+            .ripe_webhooks(product, payment, subscription, after.as_ref())
+            .await?;
+        for (webhook, counted) in &page {
+            settle_one(node, webhook, *counted).await?;
+        }
+        match page.into_iter().next_back() {
+            Some((last, _)) => after = Some(last),
+            None => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 async fn settle_one(node: &Node, webhook: &HeldWebhook, counted: bool) -> Result<(), Error> {
@@ -251,7 +294,7 @@ async fn settle_one(node: &Node, webhook: &HeldWebhook, counted: bool) -> Result
             Verdict::Ignored(reason) => Ok(reason),
             Verdict::Held(_) if counted => Ok("counted"),
             Verdict::Held(reason) => Err(reason),
-            record @ Verdict::Record { .. } => record_it(node, product, &notice, record)
+            record @ Verdict::Record { .. } => carry_out(node, product, &notice, record)
                 .await
                 .map(|told| told.status.word()),
         },
@@ -317,5 +360,8 @@ async fn purge(node: &Node) {
             );
         }
         Err(error) => tracing::warn!(%error, "held webhooks cannot be purged"),
+    }
+    if let Err(error) = node.ledger.forget_claims().await {
+        tracing::warn!(%error, "old claims on payments cannot be forgotten");
     }
 }

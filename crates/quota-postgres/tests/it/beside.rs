@@ -124,6 +124,83 @@ fn webhooks_do_not_wait_for_ever() {
     });
 }
 
+/// A payment is claimed for one subject at a time, however many claim it at once; for the same one again and again; for another
+/// when the claim is over.
+#[test]
+fn a_payment_is_claimed_for_one_subject() {
+    with_ledger(1, |database| async move {
+        let ledger = database.ledger().await;
+        let claim = |subject: &'static str| {
+            let ledger = ledger.clone();
+            async move {
+                ledger
+                    .claim_payment("applyx", "pay_1", subject)
+                    .await
+                    .unwrap()
+            }
+        };
+        let claims = tokio::join!(claim("u1"), claim("u2"), claim("u3"), claim("u4"));
+        let claims = [claims.0, claims.1, claims.2, claims.3];
+        assert_eq!(claims.iter().filter(|ours| **ours).count(), 1, "{claims:?}");
+        let winner = ["u1", "u2", "u3", "u4"][claims.iter().position(|ours| *ours).unwrap()];
+        assert!(claim(winner).await && !claim("u5").await);
+        assert!(ledger.claim_payment("other", "pay_1", "u5").await.unwrap());
+        let mut owner = database.owner().await;
+        let later = "UPDATE payment_claims SET claimed_at = claimed_at - interval '61 seconds'";
+        sql(&mut owner, later).await;
+        assert!(claim("u5").await && !claim(winner).await);
+        ledger.forget_claims().await.unwrap();
+        assert!(
+            !claim(winner).await,
+            "a claim of the last hour is remembered"
+        );
+    });
+}
+
+/// What is ripe comes in pages, each once and oldest first, and lists are without bodies: there may be many, and they are
+/// large.
+#[test]
+fn what_is_ripe_comes_in_pages() {
+    with_ledger(1, |database| async move {
+        let ledger = database.ledger().await;
+        let mut ids = Vec::new();
+        for n in 0..40_u8 {
+            let body = [n];
+            let mut waiting = webhook(&body);
+            waiting.reason = "unavailable";
+            ids.push(ledger.hold_webhook(&waiting).await.unwrap().0);
+        }
+        let mut owner = database.owner().await;
+        // Some came in the same instant.
+        sql(
+            &mut owner,
+            "UPDATE held_webhooks SET received_at = date_trunc('second', received_at)",
+        )
+        .await;
+        let (mut seen, mut pages, mut after) = (Vec::new(), Vec::new(), None);
+        loop {
+            let page = ledger
+                .ripe_webhooks(None, None, None, after.as_ref())
+                .await
+                .unwrap();
+            pages.push(page.len());
+            seen.extend(page.iter().map(|(held, _)| (held.received_at, held.id)));
+            match page.into_iter().next_back() {
+                Some((last, _)) => after = Some(last),
+                None => break,
+            }
+        }
+        assert_eq!(pages, [16, 16, 8, 0]);
+        assert!(seen.is_sorted());
+        let mut found: Vec<_> = seen.into_iter().map(|(_, id)| id).collect();
+        found.sort();
+        ids.sort();
+        assert_eq!(found, ids);
+        let listed = ledger.held_webhooks(None).await.unwrap();
+        assert!(listed.iter().all(|held| held.body.is_none()));
+    });
+}
+
 /// An append notes whose its payments and subscriptions are, the first teller of each, and nothing of a stale partition;
 /// what waits for one of them is ripe then.
 ///
@@ -136,7 +213,7 @@ fn payments_are_known_with_their_append() {
         waiting.reason = "unknown_payment";
         ledger.hold_webhook(&waiting).await.unwrap();
         let ripe = || async {
-            let ripe = ledger.ripe_webhooks(None, None, None).await.unwrap();
+            let ripe = ledger.ripe_webhooks(None, None, None, None).await.unwrap();
             ripe.len()
         };
         assert_eq!(ripe().await, 0);

@@ -93,6 +93,50 @@ fn the_service_can_only_append() {
     });
 }
 
+/// What the service may do with each table and view, and nothing beyond it: what is not named here, it may not even read.
+#[test]
+fn the_services_rights_are_these_and_no_more() {
+    with_ledger(1, |database| async move {
+        let mut owner = database.owner().await;
+        let query = "SELECT c.relname::text || ': ' || string_agg(r.name, ' ' ORDER BY r.place)
+                     FROM pg_class c
+                     CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'])
+                                WITH ORDINALITY AS r(name, place)
+                     WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p', 'S')
+                       AND has_table_privilege('quota_service', c.oid, r.name)
+                     GROUP BY c.relname ORDER BY 1";
+        let rights: Vec<String> = sqlx::query_scalar(query)
+            .fetch_all(&mut owner)
+            .await
+            .unwrap();
+        let expected = [
+            "api_keys: SELECT INSERT UPDATE",
+            &format!("entitlement_rows_v{FOLD}: SELECT INSERT UPDATE DELETE"),
+            &format!("entitlement_views_v{FOLD}: SELECT INSERT UPDATE DELETE"),
+            "held_webhooks: SELECT INSERT UPDATE",
+            "ledger: SELECT INSERT",
+            "ledger_events: SELECT",
+            "ledger_meta: SELECT",
+            "ledger_payments: SELECT INSERT",
+            "ledger_products: SELECT INSERT",
+            "payment_claims: SELECT INSERT UPDATE DELETE",
+            &format!("projector_checkpoints_v{FOLD}: SELECT INSERT UPDATE DELETE"),
+            "report_conversion: SELECT",
+            "report_renewals: SELECT",
+            "report_usage: SELECT",
+        ];
+        assert_eq!(rights, expected);
+        let more: Vec<String> = sqlx::query_scalar(
+            "SELECT rolname::text FROM pg_roles WHERE rolname IN ('quota_service', 'quota_analyst')
+               AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolcanlogin OR rolreplication OR rolbypassrls)",
+        )
+        .fetch_all(&mut owner)
+        .await
+        .unwrap();
+        assert_eq!(more, [] as [&str; 0]);
+    });
+}
+
 /// Every connection of ours works as the service, whatever its login could do.
 ///
 /// Fails when the pool or the lane forgets SET ROLE.

@@ -1,7 +1,7 @@
 //! Adjustments: extra units, given by a person for a reason.
 
 use crate::api::call::{Call, Outcome, visible, within_amounts};
-use crate::api::consume::{idempotency_key, named};
+use crate::api::consume::{IDEMPOTENCY_KEY, idempotency_key, named};
 use crate::api::json;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::auth::Scope;
@@ -84,7 +84,7 @@ pub async fn adjust(call: Call) -> Outcome {
                 position: position.to_string(),
             },
         )),
-        Answer::Refused(refusal) => Err(refusal.into()),
+        Answer::Refused(refusal) => Err(Problem::from(refusal).with_id_in(IDEMPOTENCY_KEY)),
         _ => Err(Problem::internal()),
     }
 }

@@ -24,7 +24,10 @@ const TOML: &str = "application/toml";
     path = "/v1/products/{product}/catalog",
     tag = "catalog",
     params(("product" = String, Path, description = "The product")),
-    responses((status = 200, description = "The text as it was published; `ETag` is its version", body = String, content_type = "application/toml")),
+    responses(
+        (status = 200, description = "The text as it was published; `ETag` is its version", body = String, content_type = "application/toml"),
+        (status = 304, description = "`If-None-Match` names the version in force"),
+    ),
 )]
 pub async fn get(call: Call) -> Outcome {
     let product = call.product(&[Scope::Read]).await?;

@@ -87,7 +87,8 @@ pub async fn consume(call: Call) -> Outcome {
     let asked: ConsumeRequest = call.json()?;
     let wish = wish(asked, key)?;
     let answer = call.app.service.submit(Command { address, wish }).await;
-    let (decision, evidence) = outcome(&call.app, answer).await?;
+    let outcome = outcome(&call.app, answer).await;
+    let (decision, evidence) = outcome.map_err(|problem| problem.with_id_in(IDEMPOTENCY_KEY))?;
     let body = decision::body(&decision, &evidence, fresh(&call.app));
     let mut response = json(body.status(), &body);
     if decision.replayed {

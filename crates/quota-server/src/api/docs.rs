@@ -1,5 +1,7 @@
 //! What the API is: an OpenAPI 3.1 document made from the code, and pages that load nothing from outside.
 
+mod problems;
+
 use crate::api::call::{Call, Outcome};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::{
@@ -10,6 +12,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use problems::Problems;
 use std::sync::{Arc, OnceLock};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -47,7 +50,7 @@ use utoipa::{Modify, OpenApi};
     ),
     components(schemas(ProblemBody<'_>)),
     security(("key" = [])),
-    modifiers(&Keys),
+    modifiers(&Keys, &Problems),
 )]
 struct Document;
 
@@ -97,7 +100,15 @@ pub async fn page(call: Call) -> Outcome {
             Problem::internal()
         })?;
     let file = file.ok_or_else(|| Problem::not_found("not_found", "there is no such page"))?;
-    let mut response = Response::new(Body::from(file.bytes.into_owned()));
+    let mut bytes = file.bytes.into_owned();
+    if file.content_type == "text/html" {
+        // A tab among many should say what it is about, not what it was made with.
+        let page = String::from_utf8_lossy(&bytes);
+        bytes = page
+            .replace("<title>Swagger UI</title>", "<title>quota-ledger</title>")
+            .into_bytes();
+    }
+    let mut response = Response::new(Body::from(bytes));
     let kind = HeaderValue::try_from(file.content_type).map_err(|_| Problem::internal())?;
     let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
     response.headers_mut().insert(CONTENT_TYPE, kind);

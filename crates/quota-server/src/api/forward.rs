@@ -22,6 +22,8 @@ use uuid::Uuid;
 const SUBJECT: HeaderName = HeaderName::from_static("x-quota-subject");
 const HOLD: HeaderName = HeaderName::from_static("x-quota-hold");
 const STATUS: HeaderName = HeaderName::from_static("x-quota-status");
+/// The header whose value is the idempotency key, under a gateway's key.
+const REQUEST_ID: &str = "X-Request-Id";
 
 /// The headers in which gateways tell the request that they ask about: Traefik's and Caddy's, and nginx's custom.
 const FORWARDED: [(&str, &str); 2] = [
@@ -50,7 +52,9 @@ const FORWARDED: [(&str, &str); 2] = [
         (status = 200, description = "It may: `X-Quota-Subject`, `X-Quota-Position`, and `X-Quota-Hold` on a route that holds"),
         (status = 400, body = ProblemBody<'_>, description = "The forwarded request can be read in more than one way"),
         (status = 401, body = ProblemBody<'_>, description = "No key, or no user on a gated route"),
+        (status = 402, body = Object, description = "Denied, with `deny_status=real`, where the catalog says 402"),
         (status = 403, body = Object, description = "Denied, with the product's own body; `X-Quota-Status` has its status"),
+        (status = 429, body = ProblemBody<'_>, description = "`too_many_denials`, `too_many_holds`"),
     )
 )]
 pub async fn ask(call: Call) -> Outcome {
@@ -174,7 +178,7 @@ async fn consume(
 ) -> Result<Decision, Problem> {
     // From anybody else it would be the user's own choice: one allowed answer, told again for ever.
     let key = if gateway.scopes.holds(Scope::Gateway) {
-        consume::own_id(call, "X-Request-Id")?
+        consume::own_id(call, REQUEST_ID)?
     } else {
         None
     };
@@ -189,7 +193,7 @@ async fn consume(
     });
     match call.app.service.submit(Command { address, wish }).await {
         Answer::Decided(decision) => Ok(*decision),
-        Answer::Refused(refusal) => Err(refusal.into()),
+        Answer::Refused(refusal) => Err(Problem::from(refusal).with_id_in(REQUEST_ID)),
         _ => Err(Problem::internal()),
     }
 }

@@ -168,6 +168,15 @@ impl Problem {
         problem
     }
 
+    /// The same, where the caller's id came in a header: that is what it knows the id by.
+    #[must_use]
+    pub fn with_id_in(mut self, header: &'static str) -> Self {
+        if self.0.field.as_deref() == Some("id") {
+            self.0.field = Some(header.into());
+        }
+        self
+    }
+
     /// The same, with a header.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

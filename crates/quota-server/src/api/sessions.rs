@@ -71,6 +71,8 @@ pub struct SessionBody<'a> {
     responses(
         (status = 201, body = SessionBody<'_>, description = "The session, new or active already"),
         (status = 403, description = "The product's own refusal", body = Object),
+        (status = 409, body = ProblemBody<'_>, description = "`position_not_reached`"),
+        (status = 429, body = ProblemBody<'_>, description = "`too_many_denials`"),
         (status = 422, body = ProblemBody<'_>, description = "`unknown_session_type`, `invalid_request`"),
     )
 )]
@@ -102,6 +104,7 @@ pub async fn open(call: Call) -> Outcome {
     responses(
         (status = 200, body = SessionBody<'_>),
         (status = 404, body = ProblemBody<'_>, description = "`unknown_session`: the user has none of this id"),
+        (status = 409, body = ProblemBody<'_>, description = "`position_not_reached`"),
     )
 )]
 pub async fn get(call: Call) -> Outcome {
@@ -131,7 +134,7 @@ pub async fn get(call: Call) -> Outcome {
     responses(
         (status = 200, body = SessionBody<'_>),
         (status = 404, body = ProblemBody<'_>, description = "`unknown_session`: the user has none of this id"),
-        (status = 409, body = ProblemBody<'_>, description = "`session_completed` with another resume, `session_superseded`"),
+        (status = 409, body = ProblemBody<'_>, description = "`session_completed` with another resume, `session_superseded`, `position_not_reached`"),
     )
 )]
 pub async fn complete(call: Call) -> Outcome {

@@ -4,8 +4,8 @@
 //! without a word, and does not cover bodies. No answer has begun then, so it can be written past hyper. Nor has one where
 //! hyper itself refuses a head that it cannot read: its bare status becomes a problem here.
 //!
-//! A client that takes nothing of its answer for 20 s is cut off, and where connections are few, so is one that is silent
-//! between two requests: others want its place.
+//! A client that takes nothing of its answer for 20 s is cut off, and where places are few, so is one that is silent between
+//! two requests, or that takes long to send one: others want its place.
 
 use crate::api::problem::Problem;
 use axum::http::StatusCode;
@@ -26,6 +26,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(75);
 /// The same while few places are left.
 const CROWDED_IDLE: Duration = Duration::from_secs(2);
+/// How long a request may take to be sent while few places are left: whoever sends a byte now and then is never silent.
+const CROWDED_REQUEST: Duration = Duration::from_secs(20);
 /// How long a client may take nothing of an answer that waits.
 const UNREAD: Duration = Duration::from_secs(20);
 /// How long, and how many bytes, a connection that we ended is still read: what lies unread in the socket when it is
@@ -99,8 +101,8 @@ pub struct Wire {
     unread: Option<Instant>,
     /// Since when the connection is ended, and the bytes that came since.
     ended: Option<(Instant, usize)>,
-    /// Some of a request has been read.
-    begun: bool,
+    /// When the first of a request was read.
+    begun: Option<Instant>,
     /// The client was told that time ran out: nothing may follow that answer.
     cut: bool,
     /// When something was last read or written.
@@ -117,26 +119,33 @@ impl Wire {
             places,
             unread: None,
             ended: None,
-            begun: false,
+            begun: None,
             cut: false,
             last: Instant::now(),
             alarm: Box::pin(sleep(CROWDED_IDLE)),
         }
     }
 
-    /// Ends the connection when it was silent for too long. Called with nothing to read.
+    /// Ends the connection when it was silent for too long, or holds a place that others want. Called with nothing to read.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while self.stage.is(READING) {
             // The alarm is not moved at every byte: it rings when a limit may be over, and is then set anew.
             ready!(self.alarm.as_mut().poll(cx));
-            let limit = match (self.begun, self.places.are_few()) {
-                (true, _) => SILENCE,
-                (false, true) => CROWDED_IDLE,
-                (false, false) => IDLE,
+            let crowded = self.places.are_few();
+            let limit = match (self.begun, crowded) {
+                (Some(_), _) => SILENCE,
+                (None, true) => CROWDED_IDLE,
+                (None, false) => IDLE,
             };
-            if self.last.elapsed() >= limit {
-                if self.begun {
-                    let detail = "no byte of this request came for 10 seconds";
+            let slow = |begun: Instant| crowded && begun.elapsed() >= CROWDED_REQUEST;
+            let slow = self.begun.is_some_and(slow);
+            if slow || self.last.elapsed() >= limit {
+                if self.begun.is_some() {
+                    let detail = if slow {
+                        "this request takes longer than 20 seconds to be sent, and others wait for its place"
+                    } else {
+                        "no byte of this request came for 10 seconds"
+                    };
                     self.say(&Problem::new(
                         StatusCode::REQUEST_TIMEOUT,
                         "request_timeout",
@@ -250,7 +259,7 @@ impl AsyncRead for Wire {
         match Pin::new(&mut self.socket).poll_read(cx, buf) {
             Poll::Ready(outcome) => {
                 if buf.filled().len() > before {
-                    self.begun = true;
+                    self.begun.get_or_insert_with(Instant::now);
                     self.last = Instant::now();
                 }
                 Poll::Ready(outcome)
@@ -301,7 +310,7 @@ impl AsyncWrite for Wire {
         let flushed = ready!(Pin::new(&mut self.socket).poll_flush(cx));
         if self.stage.is(ANSWERED) {
             self.stage.0.store(READING, Ordering::Release);
-            self.begun = false;
+            self.begun = None;
             // The next request may never come, and nobody else asks for it before then.
             if let Poll::Ready(error) = self.poll_silence(cx) {
                 return Poll::Ready(Err(error));

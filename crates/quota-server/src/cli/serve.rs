@@ -1,6 +1,6 @@
 //! `quota-ledger serve`: the service on a database and a Kafka that are there.
 
-use super::{Verdict, ready, say};
+use super::{Verdict, ready};
 use crate::api::Server;
 use crate::config::{Checkpoints, Database, Kafka, Listening, Roles, ServiceSettings};
 use crate::host::Host;
@@ -45,7 +45,7 @@ impl Serve {
         if let Some(file) = &self.listening.ready_file {
             ready::write(file, &json!({"url": url, "pid": std::process::id()}))?;
         }
-        say(&format!("quota-ledger serves on {url}"));
+        tracing::info!(url, "quota-ledger serves");
         host.run(stop).await;
         Ok(Verdict::Yes)
     }

@@ -134,6 +134,15 @@ impl Resolve {
             .shelf
             .newest(&held.product)
             .with_context(|| format!("there is no product {:?} any more", held.product))?;
+        if let Some(payment) = &notice.payment_id
+            && !ledger
+                .claim_payment(&held.product, payment, &self.subject)
+                .await?
+        {
+            return no(
+                "another webhook is counting its payment for somebody else just now; look again in a minute",
+            );
+        }
         let known = counted(node, &held.product, &notice).await?;
         if let Some(whose) = &known.payment {
             ledger.resolve_webhook(held.id, "counted").await?;

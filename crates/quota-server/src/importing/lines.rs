@@ -5,7 +5,7 @@ use csv::{ByteRecord, Reader, ReaderBuilder, Trim};
 use quota_core::door::parse_json;
 use serde_json::{Map, Value};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// The members of a line; the first three are in every one.
@@ -19,7 +19,7 @@ const MEMBERS: [&str; 7] = [
     "superadmin",
 ];
 const REQUIRED: usize = 3;
-/// The most bytes that one NDJSON line may have.
+/// The most bytes that one line may have.
 const LINE_MAX: u64 = 64 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -41,9 +41,34 @@ pub enum Lines {
 
 /// A CSV file's lines.
 pub struct Csv {
-    reader: Reader<BufReader<File>>,
+    reader: Reader<Portion>,
     columns: Vec<String>,
     record: ByteRecord,
+}
+
+/// What of a file may be read for one line: where a quotation mark is left open, all that follows is one.
+struct Portion {
+    file: BufReader<File>,
+    left: usize,
+}
+
+impl Portion {
+    /// A line, and what the reader behind this takes ahead.
+    const WHOLE: usize = 2 * LINE_MAX as usize;
+}
+
+impl Read for Portion {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            let message =
+                format!("this line has more than {LINE_MAX} bytes; is a quotation mark left open?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let most = self.left.min(buffer.len());
+        let read = self.file.read(buffer.get_mut(..most).unwrap_or_default())?;
+        self.left -= read;
+        Ok(read)
+    }
 }
 
 /// An NDJSON file's lines.
@@ -90,11 +115,12 @@ impl Iterator for Lines {
 }
 
 impl Csv {
-    fn open(reader: BufReader<File>) -> anyhow::Result<Self> {
+    fn open(file: BufReader<File>) -> anyhow::Result<Self> {
+        let left = Portion::WHOLE;
         let mut reader = ReaderBuilder::new()
             .trim(Trim::All)
             .flexible(true)
-            .from_reader(reader);
+            .from_reader(Portion { file, left });
         let columns: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
         for (place, column) in columns.iter().enumerate() {
             if !MEMBERS.contains(&column.as_str()) {
@@ -122,7 +148,10 @@ impl Csv {
     }
 
     fn read(&mut self) -> anyhow::Result<Option<Line>> {
-        if !self.reader.read_byte_record(&mut self.record)? {
+        self.reader.get_mut().left = Portion::WHOLE;
+        let begun = self.reader.position().line();
+        let read = self.reader.read_byte_record(&mut self.record);
+        if !read.with_context(|| format!("the file cannot be read on from line {begun}"))? {
             return Ok(None);
         }
         let number = self.record.position().map_or(0, csv::Position::line);

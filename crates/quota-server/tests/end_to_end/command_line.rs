@@ -23,6 +23,46 @@ fn migrate_may_be_repeated() {
     assert_eq!(database.verify()["events"], 0);
 }
 
+/// What is missing on the command line may stand in the environment, and the message says under which name.
+#[test]
+fn what_is_missing_is_named_with_its_setting() {
+    let output = program().arg("serve").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for name in ["--database-url", "DATABASE_URL", "KAFKA_BROKERS"] {
+        assert!(said.contains(name), "{said}");
+    }
+    let output = program().arg("--help").output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}
+
+/// Where stderr is no terminal, every line that `serve` says is JSON; and the address that it tells can be connected to.
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_speaks_json_and_tells_an_address_that_answers() {
+    let (database, kafka) = (Database::migrated(), Kafka::start());
+    let mut command = program();
+    command
+        .args(["serve", "--listen", "0.0.0.0:0"])
+        .env("DATABASE_URL", &database.url)
+        .env("KAFKA_BROKERS", &kafka.brokers);
+    let mut node = Node::start(command).await;
+    assert!(
+        node.url().starts_with("http://127.0.0.1:"),
+        "{}",
+        node.url()
+    );
+    assert_eq!(node.client("").get("/healthz").await.status, 200);
+    node.stop().await;
+    let log = node.log();
+    assert!(log.contains(node.url()), "{log}");
+    for line in log.lines() {
+        assert!(
+            serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
+            "{line}"
+        );
+    }
+}
+
 /// Exit code 2 says that it could not run; nothing goes to stdout then.
 #[test]
 fn what_cannot_run_is_exit_code_2() {

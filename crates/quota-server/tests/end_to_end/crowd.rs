@@ -1,17 +1,19 @@
-//! Clients that hold connections open and say nothing.
+//! Clients that hold connections open and say nothing, or hardly anything.
 
-use crate::client::unique;
-use crate::program::{Node, program};
+use crate::client::{Client, unique};
+use crate::program::{LIMIT, Node, program};
 use crate::servers::{Database, Kafka};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 const PRODUCT: &str = "applyx";
 /// The files that the node may open: a quarter of them is for its own work.
 const FILES: usize = 256;
 /// More connections than it has places.
-const SILENT: usize = 400;
+const CROWD: usize = 400;
 
 /// `serve` in a process that may open few files.
 async fn with_few_files(database: &Database, kafka: &Kafka) -> Node {
@@ -42,14 +44,56 @@ async fn silent_clients_give_way() {
     let client = node.client(&key);
     let address = node.url().trim_start_matches("http://").to_owned();
     let mut silent = Vec::new();
-    for _ in 0..SILENT {
+    for _ in 0..CROWD {
         silent.push(TcpStream::connect(&address).await.unwrap());
     }
-    let subject = unique("behind-a-crowd");
-    let asked = client.consume(PRODUCT, &subject, "resume_edits", None);
-    let answer = tokio::time::timeout(Duration::from_secs(60), asked).await;
-    let answer = answer.expect("it is not answered behind a crowd");
-    assert_eq!(answer.unwrap().status, 200);
+    assert_served(&client).await;
     drop(silent);
     node.stop().await;
+}
+
+/// So does whoever never stops sending a request, a byte at a time: without that, a few hundred of them hold every place for as
+/// long as they like.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_never_sent_to_their_end_give_way() {
+    let (database, kafka) = (Database::migrated(), Kafka::start());
+    database.publish_shipped(PRODUCT);
+    let key = database.key();
+    let mut node = with_few_files(&database, &kafka).await;
+    let client = node.client(&key);
+    let address = node.url().trim_start_matches("http://").to_owned();
+    let mut drips = JoinSet::new();
+    for _ in 0..CROWD {
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        drips.spawn(async move {
+            let head = b"POST /v1/products/applyx/events HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
+            let mut sent = socket.write_all(head).await;
+            while sent.is_ok() {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                sent = socket.write_all(b" ").await;
+            }
+        });
+    }
+    assert_served(&client).await;
+    drips.shutdown().await;
+    node.stop().await;
+}
+
+/// Whoever comes behind the crowd is answered.
+async fn assert_served(client: &Client) {
+    let started = Instant::now();
+    loop {
+        let subject = unique("behind-a-crowd");
+        let asked = client.consume(PRODUCT, &subject, "resume_edits", None);
+        let answer = asked.await;
+        if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+            return;
+        }
+        // It may not write yet, and a machine may be slow.
+        assert!(
+            started.elapsed() < LIMIT,
+            "not answered behind a crowd: {answer:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -223,3 +223,30 @@ async fn users_are_imported_while_a_node_serves() {
     node.stop().await;
     database.verify();
 }
+
+/// A quotation mark that is left open makes one line of all that follows: it is not read into memory, but told.
+#[test]
+fn a_quotation_mark_left_open_ends_the_import() {
+    let database = Database::migrated();
+    database.publish_shipped(PRODUCT);
+    let many = "u2,resume_edits,1\n".repeat(300_000);
+    let text = format!("subject,feature,amount\nu1,resume_edits,1\n\"u2,resume_edits,1\n{many}");
+    let ended = import(&database, &text, &[]);
+    assert_eq!((ended.code, ended.out.as_str()), (2, ""), "{ended:?}");
+    for word in ["line 3", "quotation mark"] {
+        assert!(ended.err.contains(word), "{ended:?}");
+    }
+    // Just below the limit it is a line.
+    let long = format!(
+        "subject,feature,amount,plan\nu1,resume_edits,1,\"{}\"\nu3,resume_edits,1,\n",
+        "x".repeat(60_000)
+    );
+    let ended = import(&database, &long, &[]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(
+        ended
+            .err
+            .contains("2 lines: 1 imported, 0 known before, 1 refused"),
+        "{ended:?}"
+    );
+}

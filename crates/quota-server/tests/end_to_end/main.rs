@@ -14,6 +14,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod abuse;
 mod auditing;
 mod client;
 mod command_line;
@@ -32,6 +33,7 @@ mod racing;
 mod readme;
 mod receipts;
 mod restored;
+mod secrets;
 mod servers;
 mod topics;
 mod webhooks;

@@ -116,7 +116,7 @@ fn a_retry_gets_the_first_outcome_allowed_or_denied() {
         .await;
         assert_eq!(
             other.problem(),
-            (422, "idempotency_conflict".into(), "id".into())
+            (422, "idempotency_conflict".into(), "Idempotency-Key".into())
         );
     });
 }

@@ -117,6 +117,25 @@ fn every_fault_of_a_catalog_is_named_and_nothing_is_published() {
     });
 }
 
+/// Products whose settings would have the same names in the environment cannot both be: each would have the other's secrets.
+#[test]
+fn products_share_no_settings() {
+    with_service(|service| async move {
+        let name = &subject()[2..10];
+        let (first, twin) = (format!("p-{name}"), format!("p_{name}"));
+        let published = put(service, &first, None, catalog(&first, 1)).await;
+        assert_eq!(published.status, 200, "{}", published.text);
+        let refused = put(service, &twin, None, catalog(&twin, 1)).await;
+        assert_eq!(
+            refused.problem(),
+            (422, "invalid_catalog".into(), "product".into())
+        );
+        assert!(refused.text.contains(&first), "{}", refused.text);
+        let next = put(service, &first, None, catalog(&first, 2)).await;
+        assert_eq!(next.status, 200, "{}", next.text);
+    });
+}
+
 #[test]
 fn probes_and_metrics_answer_on_loopback_without_a_key() {
     with_service(|service| async move {
@@ -213,6 +232,12 @@ fn the_document_names_every_route_and_the_pages_load_nothing_from_outside() {
                 "{page}"
             );
         }
+        let first = send(service.request(Method::GET, "/docs/")).await;
+        assert!(
+            first.text.contains("<title>quota-ledger</title>"),
+            "{}",
+            first.text
+        );
         let initializer = send(service.request(Method::GET, "/docs/swagger-initializer.js"))
             .await
             .text;
@@ -227,6 +252,20 @@ fn the_document_names_every_route_and_the_pages_load_nothing_from_outside() {
                 .status,
             404
         );
+        // A problem has its own media type, and every call says that it may have one.
+        for (path, calls) in paths {
+            for (method, call) in calls.as_object().unwrap() {
+                let responses = call["responses"].as_object().unwrap();
+                let problems = responses.values().filter(|response| {
+                    response["content"]["application/problem+json"]["schema"]["$ref"]
+                        == "#/components/schemas/Problem"
+                });
+                assert!(problems.count() >= 1, "{method} {path}");
+                let plain = "{\"schema\":{\"$ref\":\"#/components/schemas/Problem\"}}";
+                let wrong = format!("\"application/json\":{plain}");
+                assert!(!call.to_string().contains(&wrong), "{method} {path}");
+            }
+        }
         // Every schema that is referred to is there.
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#/components/schemas/").skip(1) {

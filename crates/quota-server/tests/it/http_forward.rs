@@ -333,7 +333,7 @@ fn a_request_id_replays_under_a_trusted_gateway_alone() {
         let other = ask(&gateway, &mine_bearer, "/api/v1/ats/score").await;
         assert_eq!(
             other.problem(),
-            (422, "idempotency_conflict".into(), "id".into())
+            (422, "idempotency_conflict".into(), "X-Request-Id".into())
         );
         // Elsewhere the user chooses it: one allowed answer would be told for ever.
         assert_eq!(ask(&plain, &theirs_bearer, UPLOAD).await.status, 200);

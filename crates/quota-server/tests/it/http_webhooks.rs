@@ -197,6 +197,35 @@ fn a_payment_told_all_at_once_is_counted_once() {
     });
 }
 
+/// Webhooks that tell of one payment for two users, all at once: it is counted once, for one of them, and what told of the
+/// other is settled by that.
+#[test]
+fn a_payment_told_for_two_users_is_counted_for_one() {
+    with_service(|service| async move {
+        for _ in 0..20 {
+            let (users, pay) = ([subject(), subject()], fresh("pay"));
+            let bodies = users.each_ref().map(|user| {
+                let notes = json!({"subject": user, "plan": "basic"});
+                captured(&payment(&pay, 9900, notes))
+            });
+            let told = (0..6).map(|n| tell(service, &bodies[n % 2]));
+            let told = futures::future::join_all(told).await;
+            let recorded = told.iter().filter(|(status, _)| status == "recorded");
+            assert_eq!(recorded.count(), 1, "{told:?}");
+            eventually("what told of the other user is settled", || async {
+                held(service, &pay).await.is_empty()
+            })
+            .await;
+            let mut grants = 0;
+            for user in &users {
+                let page = service.get(&path(user, "ledger")).await.text;
+                grants += page.matches("subscription.purchased").count();
+            }
+            assert_eq!(grants, 1, "{told:?}");
+        }
+    });
+}
+
 /// A refund before its payment waits, and takes effect when the payment is counted, however it is: by a webhook, or by a
 /// service that publishes the purchase. A webhook of a published purchase is a duplicate.
 ///
