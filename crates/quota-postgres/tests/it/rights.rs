@@ -104,12 +104,13 @@ fn the_services_rights_are_these_and_no_more() {
                                 WITH ORDINALITY AS r(name, place)
                      WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v', 'm', 'p', 'S')
                        AND has_table_privilege('quota_service', c.oid, r.name)
-                     GROUP BY c.relname ORDER BY 1";
+                     GROUP BY c.relname ORDER BY c.relname::text COLLATE \"C\"";
         let rights: Vec<String> = sqlx::query_scalar(query)
             .fetch_all(&mut owner)
             .await
             .unwrap();
         let expected = [
+            "_sqlx_migrations: SELECT",
             "api_keys: SELECT INSERT UPDATE",
             &format!("entitlement_rows_v{FOLD}: SELECT INSERT UPDATE DELETE"),
             &format!("entitlement_views_v{FOLD}: SELECT INSERT UPDATE DELETE"),

@@ -27,6 +27,8 @@ use tower::Service as _;
 
 /// The largest body of a request.
 pub const BODY_MAX: usize = 1024 * 1024;
+/// The largest head of a request, and so what a connection may make this process hold: a URI of 64 KiB fits, and a token.
+const HEAD_MAX: usize = 128 * 1024;
 /// How much of a body that is too large is still taken, so that its sender gets to read the answer.
 const DISCARD_MAX: usize = 16 * 1024 * 1024;
 /// How many connections may wait to be accepted.
@@ -151,7 +153,10 @@ async fn serve(
     let wire = TokioIo::new(Wire::new(socket, stage.clone(), places));
     let service = service_fn(|request| answer(request, router.clone(), &app, peer, &stage));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_MAX);
     let mut connection = std::pin::pin!(builder.serve_connection(wire, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
