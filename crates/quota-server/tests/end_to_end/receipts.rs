@@ -105,7 +105,7 @@ async fn use_one(client: &Client, subject: &str) -> String {
 }
 
 /// A receipt proves its event to whoever has the ledger's public key, also an old event, by a node that has just started; it
-/// shows nobody else's events, and nobody else gets it. Fails with keys that were not compared.
+/// shows nobody else's events, and nobody else gets it. Failed with keys that were not compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_proves_an_event_offline() {
     let scene = Scene::new();

@@ -179,8 +179,8 @@ fn epoch(record: &Record) -> &str {
 }
 
 /// Refused at the start, with what to do; after `recover --from-kafka` the same process writes, nothing is missing, nothing is
-/// twice, and what was acknowledged gets its first outcome. Fails with a `recover` that left out the last row of each
-/// partition, and with an admission that compared nothing.
+/// twice, and what was acknowledged gets its first outcome. Failed with a `recover` that left out the last row of each
+/// partition; fails with an admission that compared nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tail_comes_back_from_the_topic() {
     let scene = Restored::new().await;

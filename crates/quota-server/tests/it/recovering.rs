@@ -103,7 +103,7 @@ impl Scene {
 
 /// The rows come back as they were, also where the topic has some of them twice, and a second time changes nothing.
 ///
-/// Fails when `subject_prev` was left out, and when repeated records counted as rows.
+/// Failed when `subject_prev` was left out, and when repeated records were taken for rows (in both cases nothing fits any more).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_tail_comes_back_byte_for_byte() {
     let Some(scene) = Scene::new().await else {
@@ -126,7 +126,9 @@ async fn a_lost_tail_comes_back_byte_for_byte() {
 
 /// A hole in the topic ends it, at the hole; what came before it is there, and once the topic has the rest, it goes on.
 ///
-/// Fails when a hole was stepped over, and when one that is filled later in the topic was not seen to be.
+/// Failed when a hole was stepped over (the place after it is named), when the end of what came back was not compared with the
+/// farthest that the topic has, when one that is filled later in the topic was not seen to be, and when verifying did not ask
+/// for holes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hole_in_the_topic_is_named() {
     let Some(scene) = Scene::new().await else {
@@ -161,7 +163,8 @@ async fn a_hole_in_the_topic_is_named() {
 
 /// A topic with another history, a changed event or another ledger: nothing of it goes in.
 ///
-/// Fails when hashes were not recomputed, when the row at the ledger's end was not compared, and when ids were not.
+/// Failed when hashes were not recomputed (the first batch is refused whole, by the append's own look at it), when the row at the
+/// ledger's end was not compared, and when ids were not, by bringing back, by accepting a loss, or by verifying.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_does_not_go_in() {
     let Some(scene) = Scene::new().await else {
@@ -185,6 +188,15 @@ async fn what_does_not_fit_does_not_go_in() {
         (1, format!("{partition}:4"))
     );
     assert!(stopped.why.contains("differ"), "{stopped:?}");
+    // And now the topic says of the ledger's last row that it is another.
+    let mut other = rows[3].clone();
+    other.hash = [7; 32];
+    scene.publish(&[other, rows[5].clone()], 0).await;
+    let (events, stopped) = scene.bring_back().await;
+    assert_eq!(
+        (events, stopped.unwrap().position.to_string()),
+        (0, format!("{partition}:3"))
+    );
 
     let stranger = Scene::new().await.unwrap();
     let rows = stranger.longest();
@@ -200,7 +212,8 @@ async fn what_does_not_fit_does_not_go_in() {
 /// A ledger that was restored and went on without its topic: nothing can be brought back, and once the loss is accepted the
 /// topic gets all of this ledger's history, under the new epoch.
 ///
-/// Fails when the row at the ledger's end was not compared, and when the relay went on after the old history's end.
+/// Failed when rows of the ledger were not compared with what the topic says of them, and when the relay went on after the old
+/// history's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_went_on_alone_is_published_again() {
     let Some(scene) = Scene::new().await else {
@@ -233,7 +246,7 @@ async fn a_ledger_that_went_on_alone_is_published_again() {
 /// A backup from before an epoch: its start and all after it come back, the lost tail of the old one does not, and the ledger
 /// is in that epoch again. A second loss then begins an epoch after all that the topic has seen.
 ///
-/// Fails when the records of the lost tail were taken, when the epoch was not adopted, and when the second loss began the
+/// Failed when the records of the lost tail were taken, when the epoch was not adopted, and when the second loss began the
 /// first one's epoch anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_to_before_an_epoch_finds_its_way() {
@@ -282,7 +295,7 @@ async fn a_restore_to_before_an_epoch_finds_its_way() {
 
 /// Views that are ahead of what is left of their partition are thrown away: what was lost may be in them.
 ///
-/// Fails when views were kept.
+/// Failed when views were kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn views_of_a_lost_tail_do_not_survive() {
     let Some(scene) = Scene::new().await else {
