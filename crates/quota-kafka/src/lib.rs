@@ -27,7 +27,6 @@ mod group;
 mod publisher;
 mod reading;
 mod record;
-mod scan;
 mod tails;
 pub mod topic;
 

@@ -10,7 +10,6 @@ use tokio::task::spawn_blocking;
 use crate::client::{Brief, CALL_LIMIT, Settings, check_topic_name, code_of};
 use crate::error::{BrokerError, TopicError};
 
-pub use crate::scan::scan;
 pub use crate::tails::tails;
 
 /// A topic as it should be.

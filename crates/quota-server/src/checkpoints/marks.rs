@@ -5,17 +5,13 @@ use crate::topics::Topics;
 use anyhow::Context as _;
 use quota_core::audit::Mark;
 use quota_core::checkpoint::{Checkpoint, Signed};
-use quota_kafka::TopicError;
+use quota_kafka::{From, Reading, TopicError};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use tokio::sync::mpsc;
-
-/// Lines that are read ahead.
-const AHEAD: usize = 256;
 
 /// Where checkpoints are read from.
 #[derive(Clone, Debug)]
@@ -72,22 +68,15 @@ impl Marks {
             match source {
                 Source::File(file) => lines(file, take)?,
                 Source::Topic(topics) => {
-                    let (sender, mut lines) = mpsc::channel::<Vec<u8>>(AHEAD);
-                    let read = move |record: &quota_kafka::Record| {
-                        let line = record.payload().map(<[u8]>::to_vec).unwrap_or_default();
-                        // Its reader ends after this does.
-                        sender.blocking_send(line).ok();
-                        None::<()>
-                    };
-                    let (settings, topic) = (topics.settings(), topics.checkpoints());
-                    let taken = async {
-                        while let Some(line) = lines.recv().await {
-                            let _ = take(&line);
+                    let starts = vec![(0, From::Offset(0))];
+                    let mut reading =
+                        Reading::begin(topics.settings(), &topics.checkpoints(), starts);
+                    let place = || format!("reading {source}");
+                    while let Some(chunk) = reading.next().await.with_context(place)? {
+                        for record in &chunk.records {
+                            let _ = take(record.payload().unwrap_or_default());
                         }
-                    };
-                    let (read, ()) =
-                        tokio::join!(quota_kafka::topic::scan(settings, &topic, read), taken);
-                    read.with_context(|| format!("reading {source}"))?;
+                    }
                 }
             }
         }
