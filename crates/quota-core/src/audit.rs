@@ -147,11 +147,7 @@ impl Audit {
             None => {
                 self.subjects
                     .insert(row.subject_key, (row.subject_seq, row.offset));
-                self.head = Head {
-                    offset: row.offset,
-                    hash: row.hash,
-                    recorded_at: row.recorded_at,
-                };
+                self.head = row.head();
                 Ok(())
             }
         }

@@ -134,11 +134,7 @@ impl Desk {
 
     fn take_in(&mut self, rows: Vec<Row>) {
         for row in rows {
-            self.end.head = Head {
-                offset: row.offset,
-                hash: row.hash,
-                recorded_at: row.recorded_at,
-            };
+            self.end.head = row.head();
             let row = Arc::new(row);
             self.by_key.insert(row.event_key, Arc::clone(&row));
             self.rows.push(row);

@@ -5,7 +5,7 @@
 
 use crate::catalog::Catalog;
 use crate::event::{DecodeError, Event};
-use crate::fold::{fold_event, needs, needs_of_state};
+use crate::fold::{fold_event, missing};
 use crate::lane::PartitionEnd;
 use crate::row::{Head, Row};
 use crate::state::{Kind, RowKey, State};
@@ -86,11 +86,7 @@ impl Known {
             let product = Arc::clone(&row.product);
             self.end.versions.insert(product, row.catalog_version);
         }
-        self.end.head = Head {
-            offset: row.offset,
-            hash: row.hash,
-            recorded_at: row.recorded_at,
-        };
+        self.end.head = row.head();
     }
 
     /// At `now` the partition's head was at `offset`.
@@ -120,11 +116,9 @@ pub fn advanced(
     }
     // What this build cannot read fails where that subject is loaded, and there alone.
     let event = Event::decode(&row.event_type, row.type_version, &row.payload).ok()?;
-    let mut needed = needs(&event);
-    needed.extend(needs_of_state(state, &event));
     let (Some(catalog), true) = (
         catalogs(&row.product, row.catalog_version),
-        row.subject_seq == state.subject.seq + 1 && state.missing(&needed).is_empty(),
+        row.subject_seq == state.subject.seq + 1 && missing(state, &event).is_empty(),
     ) else {
         return None;
     };
@@ -196,9 +190,7 @@ pub fn fold_up<'r>(
     }
     for row in stored.tail {
         let event = Event::decode(&row.event_type, row.type_version, &row.payload)?;
-        let mut needed = needs(&event);
-        needed.extend(needs_of_state(&state, &event));
-        let missing = state.missing(&needed);
+        let missing = missing(&state, &event);
         if !missing.is_empty() {
             return Ok(FoldedUp::Wants([wanted, &missing].concat()));
         }

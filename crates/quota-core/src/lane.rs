@@ -247,7 +247,7 @@ impl Batch {
     fn head(&self, partition: u32) -> Option<Head> {
         let built = self.rows.get(&partition).and_then(|rows| rows.last());
         let known = self.ends.get(&partition).map(|end| end.head);
-        built.map(|row| head_at(row)).or(known)
+        built.map(|row| row.head()).or(known)
     }
 
     /// Appends the expiry notices that are due before the command is decided.
@@ -373,7 +373,7 @@ impl Batch {
             .filter(|(partition, _)| went_in.contains(partition))
         {
             if let Some(last) = rows.last() {
-                settled.heads.push((partition, head_at(last)));
+                settled.heads.push((partition, last.head()));
                 settled.rows.push((partition, rows));
             }
         }
@@ -385,14 +385,5 @@ impl Batch {
             }
         }
         settled
-    }
-}
-
-/// The end of a partition whose last row this is.
-fn head_at(row: &Row) -> Head {
-    Head {
-        offset: row.offset,
-        hash: row.hash,
-        recorded_at: row.recorded_at,
     }
 }

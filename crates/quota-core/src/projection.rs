@@ -11,7 +11,7 @@ pub use duty::{Duty, Judged};
 use crate::catalog::Catalog;
 use crate::digest::SubjectKey;
 use crate::event::Event;
-use crate::fold::{fold_event, needs, needs_of_state, next_due};
+use crate::fold::{fold_event, missing, needs, next_due};
 use crate::row::Row;
 use crate::state::{Kind, RowKey, State};
 use crate::time::Timestamp;
@@ -286,9 +286,7 @@ impl Work {
                     "event {found} of a subject whose next is {expected}"
                 ));
             }
-            let mut needed = needs(event);
-            needed.extend(needs_of_state(state, event));
-            self.wanted = state.missing(&needed).into_iter().collect();
+            self.wanted = missing(state, event).into_iter().collect();
             if !self.wanted.is_empty() {
                 return Ok(false);
             }

@@ -55,6 +55,16 @@ impl Row {
         }
     }
 
+    /// The end of its partition, where it is the last row.
+    #[must_use]
+    pub const fn head(&self) -> Head {
+        Head {
+            offset: self.offset,
+            hash: self.hash,
+            recorded_at: self.recorded_at,
+        }
+    }
+
     /// The hash that this row must have after a row with the hash `previous`.
     #[must_use]
     pub fn expected_hash(&self, previous: &Hash) -> Hash {

@@ -260,11 +260,7 @@ impl Work<'_> {
         };
         match self.lane.append(&rows, &[fence], true).await {
             Ok(appended) if appended.partitions == [partition] => {
-                *head = Head {
-                    offset: last.offset,
-                    hash: last.hash,
-                    recorded_at: last.recorded_at,
-                };
+                *head = last.head();
                 done(rows.len() as u64);
                 Ok(stop.map(|(_, stop)| stop))
             }
