@@ -263,12 +263,7 @@ impl Lane {
     /// # Errors
     /// See [`Error`].
     pub async fn rows_at(&mut self, places: &[(u32, i64)]) -> Result<Vec<Row>, Error> {
-        let numbers = partitions(places.iter().map(|place| place.0))?;
-        let offsets: Vec<i64> = places.iter().map(|place| place.1).collect();
-        let query = sqlx::query(include_str!("../queries/rows_at.sql"))
-            .bind(numbers)
-            .bind(offsets);
-        let lines = self.read(query).await?;
+        let lines = self.read(rows::at(places.iter().copied())?).await?;
         rows::rows(&lines).map_err(Error::read)
     }
 

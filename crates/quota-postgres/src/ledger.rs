@@ -11,6 +11,7 @@ use quota_core::time::Timestamp;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{Connection as _, Postgres};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -127,17 +128,23 @@ impl Ledger {
         self.ranges(&[(number, from, most)]).await
     }
 
-    /// The rows at these places, where there are any.
+    /// The rows at these places, partition and offset, where there are any. A place may be named twice.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn rows_at(&self, places: &[(u32, i64)]) -> Result<Vec<Row>, Error> {
-        let numbers = partitions(places.iter().map(|place| place.0))?;
-        let offsets: Vec<i64> = places.iter().map(|place| place.1).collect();
-        let query = sqlx::query(include_str!("../queries/rows_at.sql"))
-            .bind(numbers)
-            .bind(offsets);
-        self.rows(query).await
+    pub async fn rows_at(
+        &self,
+        places: impl IntoIterator<Item = (u32, i64)>,
+    ) -> Result<BTreeMap<(u32, i64), Row>, Error> {
+        let places: BTreeSet<(u32, i64)> = places.into_iter().collect();
+        if places.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let rows = self.rows(rows::at(places)?).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| ((row.partition, row.offset), row))
+            .collect())
     }
 
     /// The epoch that the ledger is in now; [`Ledger::info`] has the one that it was in at the connection.

@@ -3,8 +3,9 @@
 use crate::error::Error;
 use quota_core::row::{Head, Row};
 use quota_core::time::Timestamp;
-use sqlx::Row as _;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row as _};
 use std::sync::Arc;
 
 /// Columns of a line of a query, by place. Ledger rows take the first seventeen, in the order of this file's reader.
@@ -62,6 +63,16 @@ impl<'a> Line<'a> {
 /// The ledger rows of these lines.
 pub(crate) fn rows(lines: &[PgRow]) -> Result<Vec<Row>, sqlx::Error> {
     lines.iter().map(|line| Line(line).row()).collect()
+}
+
+/// Asks for the rows at these places, partition and offset.
+pub(crate) fn at(
+    places: impl IntoIterator<Item = (u32, i64)>,
+) -> Result<Query<'static, Postgres, PgArguments>, Error> {
+    let (numbers, offsets): (Vec<u32>, Vec<i64>) = places.into_iter().unzip();
+    Ok(sqlx::query(include_str!("../queries/rows_at.sql"))
+        .bind(partitions(numbers)?)
+        .bind(offsets))
 }
 
 /// The heads of these lines (partition, offset, hash, recorded_at), with the genesis where a partition is empty.

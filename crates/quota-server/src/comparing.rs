@@ -14,7 +14,6 @@ use quota_core::row::Head;
 use quota_core::time::Timestamp;
 use quota_kafka::TopicError;
 use quota_postgres::Ledger;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -242,20 +241,10 @@ async fn judge(
     let places = open
         .iter()
         .map(|claim| (claim.position.partition, claim.position.offset));
-    let mut places: Vec<(u32, i64)> = places.collect();
-    places.sort_unstable();
-    places.dedup();
-    if places.is_empty() {
-        return Ok(());
-    }
-    let rows = ledger.rows_at(&places).await?;
-    let hashes: BTreeMap<(u32, i64), Hash> = rows
-        .iter()
-        .map(|row| ((row.partition, row.offset), row.hash))
-        .collect();
+    let rows = ledger.rows_at(places).await?;
     let other = |claim: &Claim| {
         let place = (claim.position.partition, claim.position.offset);
-        hashes.get(&place) != Some(&claim.hash)
+        rows.get(&place).map(|row| row.hash) != Some(claim.hash)
     };
     found.extend(open.into_iter().filter(other).map(|claim| Difference {
         claim,

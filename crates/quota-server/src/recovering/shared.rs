@@ -5,7 +5,9 @@ use crate::checkpoints::{Marks, Source, Trust};
 use crate::comparing::epochs;
 use crate::topics::Topics;
 use quota_core::digest::Hash;
+use quota_core::epoch::Epochs;
 use quota_core::record::from_record;
+use quota_core::row::Row;
 use quota_kafka::{From, Reading};
 use quota_postgres::Ledger;
 use std::collections::BTreeMap;
@@ -30,10 +32,11 @@ pub(super) async fn ends(
         .collect();
     sources.push(Source::Topic(topics.clone()));
     let marks = Marks::read(&sources, &ledger.info().id, &Trust::default()).await?;
+    let epochs = epochs(ledger).await?;
     let mut shared = BTreeMap::new();
     for partition in partitions {
-        let by_topic = first_other(ledger, topics, *partition).await?;
-        let by_marks = last_good(ledger, &marks, *partition).await?;
+        let by_topic = first_other(ledger, &epochs, topics, *partition).await?;
+        let by_marks = last_good(ledger, &epochs, &marks, *partition).await?;
         let ends = by_topic.map(|first| first - 1).into_iter().chain(by_marks);
         if let Some(end) = ends.min() {
             shared.insert(*partition, end);
@@ -45,10 +48,10 @@ pub(super) async fn ends(
 /// The first offset at which the topic has another event than the ledger.
 async fn first_other(
     ledger: &Ledger,
+    epochs: &Epochs,
     topics: &Topics,
     partition: u32,
 ) -> anyhow::Result<Option<i64>> {
-    let epochs = epochs(ledger).await?;
     let starts = vec![(i32::try_from(partition)?, From::Offset(0))];
     let mut reading = Reading::begin(topics.settings(), &topics.ledger(), starts);
     let mut first: Option<i64> = None;
@@ -72,8 +75,12 @@ async fn first_other(
 }
 
 /// The last offset that checkpoints agree on with the ledger, where a later one does not.
-async fn last_good(ledger: &Ledger, marks: &Marks, partition: u32) -> anyhow::Result<Option<i64>> {
-    let epochs = epochs(ledger).await?;
+async fn last_good(
+    ledger: &Ledger,
+    epochs: &Epochs,
+    marks: &Marks,
+    partition: u32,
+) -> anyhow::Result<Option<i64>> {
     let told: Vec<(i64, Hash)> = marks
         .of(partition)
         .filter(|mark| mark.offset >= 0)
@@ -103,9 +110,8 @@ async fn hashes(
     partition: u32,
     offsets: impl Iterator<Item = i64>,
 ) -> anyhow::Result<BTreeMap<i64, Hash>> {
-    let mut places: Vec<(u32, i64)> = offsets.map(|offset| (partition, offset)).collect();
-    places.sort_unstable();
-    places.dedup();
-    let rows = ledger.rows_at(&places).await?;
-    Ok(rows.iter().map(|row| (row.offset, row.hash)).collect())
+    let places = offsets.map(|offset| (partition, offset));
+    let rows = ledger.rows_at(places).await?;
+    let hash = |((_, offset), row): ((u32, i64), Row)| (offset, row.hash);
+    Ok(rows.into_iter().map(hash).collect())
 }

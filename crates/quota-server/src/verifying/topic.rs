@@ -6,10 +6,8 @@ use quota_core::audit::Broken;
 use quota_core::epoch::Epochs;
 use quota_core::position::Position;
 use quota_core::record::{Received, from_record, to_record};
-use quota_core::row::Row;
 use quota_kafka::{Chunk, From, Reading, Record};
 use quota_postgres::Ledger;
-use std::collections::BTreeMap;
 
 /// What comparing with the topic came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -101,17 +99,13 @@ impl Partition<'_> {
                 Err(broken) => return Ok(Err(broken)),
             }
         }
-        let mut places: Vec<(u32, i64)> = open
+        let places = open
             .iter()
-            .map(|(_, received)| (self.number, received.offset()))
-            .collect();
-        places.sort_unstable();
-        places.dedup();
-        let rows = self.ledger.rows_at(&places).await?;
-        let rows: BTreeMap<i64, Row> = rows.into_iter().map(|row| (row.offset, row)).collect();
+            .map(|(_, received)| (self.number, received.offset()));
+        let rows = self.ledger.rows_at(places).await?;
         for (record, received) in open {
             let offset = received.offset();
-            let Some(row) = rows.get(&offset) else {
+            let Some(row) = rows.get(&(self.number, offset)) else {
                 let what = "the topic has an event here, and the ledger has none";
                 return Ok(Err(self.broken(offset, what)));
             };
