@@ -9,14 +9,14 @@ use crate::shelf::Shelf;
 use crate::writer::Writer;
 use quota_core::epoch::Epochs;
 use quota_core::lane::PartitionEnd;
-use quota_core::row::Row;
+use quota_core::row::{Head, Row};
 use quota_core::state::FOLD_VERSION;
 use quota_postgres::Ledger;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{Notify, broadcast};
 
-/// Connections for everything but the lane.
+/// Connections for everything but the lanes.
 const POOL_SIZE: u32 = 12;
 /// Commits that may wait for the relay; what is more, it reads from the ledger.
 const COMMITS_WAITING: usize = 256;
@@ -116,6 +116,18 @@ impl Node {
     #[must_use]
     pub const fn epochs(&self) -> &Epochs {
         &self.epochs
+    }
+
+    /// Every partition's head, all in the epoch that this node knows.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or has begun an epoch since.
+    pub async fn heads(&self) -> anyhow::Result<Vec<Head>> {
+        let heads = self.ledger.heads().await?;
+        // After the heads: what is of a later epoch must not be published as if it were of this one.
+        let epoch = self.ledger.epoch().await?;
+        anyhow::ensure!(epoch == self.epoch(), "epoch {epoch} has begun");
+        Ok(heads)
     }
 
     /// The topic is of an epoch that this node does not know. Either the ledger has begun it, and this node begins anew within
