@@ -159,8 +159,22 @@ impl Driver {
         put(desk, settled.answers);
     }
 
-    /// One round: load, decide, append. What lost its race is settled as such.
+    /// One round. A connection that went while the lane had nothing to do is noticed by the next round on it: that is
+    /// no outage yet, the commands go on with another connection.
     async fn round(&mut self, round: Round) -> Result<Settled, Failure> {
+        let is_open = |lane: &Option<Lane>| lane.as_ref().is_some_and(|lane| !lane.is_closed());
+        let kept = is_open(&self.lane);
+        match self.attempt(round).await {
+            Err(Failure::Unavailable(why)) if kept && !is_open(&self.lane) => {
+                tracing::debug!(why, "the lane's connection had gone");
+                Err(Failure::Raced)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Load, decide, append. What lost its race is settled as such.
+    async fn attempt(&mut self, round: Round) -> Result<Settled, Failure> {
         let Round { mut batch, locked } = round;
         let partitions = batch.partitions();
         if self.lane.as_ref().is_none_or(Lane::is_closed) {

@@ -28,6 +28,7 @@ mod inbox;
 mod inboxes;
 mod jwt;
 mod kafkas;
+mod lanes;
 mod nodes;
 mod projector;
 mod recovering;
