@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Play one day of three products on an instance of its own, and check what came of it.
 ///
-/// All of it goes through the real doors, HTTP and Kafka. It starts an instance of its own, as `dev` does, on a free port and in a temporary folder. The exit code is 0 only
-/// if every answer, every count and every view is what it must be.
+/// All of it goes through the real doors, HTTP and Kafka. It starts an instance of its own, as `dev` does, on a free port
+/// and in a temporary folder. The exit code is 0 only if every answer, every count and every view is what it must be.
 #[derive(Args)]
 pub struct Demo {
     /// A new folder to keep everything in; look at it afterwards with `dev --data DIR`

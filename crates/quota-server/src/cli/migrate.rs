@@ -7,7 +7,8 @@ use quota_core::state::FOLD_VERSION;
 
 /// Bring the database to this version.
 ///
-/// It makes the view tables of this version's fold, too. The login needs CREATEROLE: it makes the roles quota_service and quota_analyst. Harmless when repeated.
+/// It makes the view tables of this version's fold, too. The login needs CREATEROLE: it makes the roles quota_service and
+/// quota_analyst. Harmless when repeated.
 #[derive(Args)]
 pub struct Migrate {
     #[command(flatten)]

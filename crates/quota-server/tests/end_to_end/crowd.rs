@@ -15,6 +15,16 @@ const FILES: usize = 256;
 /// More connections than it has places.
 const CROWD: usize = 400;
 
+/// A node that may open few files, the servers that it needs, and a client of it.
+async fn scene() -> ((Database, Kafka), Node, Client) {
+    let (database, kafka) = (Database::migrated(), Kafka::start());
+    database.publish_shipped(PRODUCT);
+    let key = database.key();
+    let node = with_few_files(&database, &kafka).await;
+    let client = node.client(&key);
+    ((database, kafka), node, client)
+}
+
 /// `serve` in a process that may open few files.
 async fn with_few_files(database: &Database, kafka: &Kafka) -> Node {
     let program = program();
@@ -37,11 +47,7 @@ async fn with_few_files(database: &Database, kafka: &Kafka) -> Node {
 /// Failed when silent clients had their 75 s in a crowd too, and when there were more places than files.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_clients_give_way() {
-    let (database, kafka) = (Database::migrated(), Kafka::start());
-    database.publish_shipped(PRODUCT);
-    let key = database.key();
-    let mut node = with_few_files(&database, &kafka).await;
-    let client = node.client(&key);
+    let (_servers, mut node, client) = scene().await;
     let address = node.url().trim_start_matches("http://").to_owned();
     let mut silent = Vec::new();
     for _ in 0..CROWD {
@@ -56,11 +62,7 @@ async fn silent_clients_give_way() {
 /// long as they like.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_are_never_sent_to_their_end_give_way() {
-    let (database, kafka) = (Database::migrated(), Kafka::start());
-    database.publish_shipped(PRODUCT);
-    let key = database.key();
-    let mut node = with_few_files(&database, &kafka).await;
-    let client = node.client(&key);
+    let (_servers, mut node, client) = scene().await;
     let address = node.url().trim_start_matches("http://").to_owned();
     let mut drips = JoinSet::new();
     for _ in 0..CROWD {
