@@ -12,6 +12,10 @@ use crate::error::{BrokerError, TopicError};
 
 pub use crate::tails::tails;
 
+/// Records get the broker's time. With the sender's, which is the default, a broker refuses those of
+/// a sender whose clock is more than an hour ahead, and that sender would stop the topic.
+const TIMES: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
+
 /// A topic as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -42,8 +46,8 @@ impl TopicSpec {
     }
 }
 
-/// Creates the topics that are missing, with the broker's default replication and
-/// `cleanup.policy=delete`, and checks the number of partitions of those that exist. Repeating
+/// Creates the topics that are missing, with the broker's default replication,
+/// `cleanup.policy=delete` and the broker's times, and checks the number of partitions of those that exist. Repeating
 /// it changes nothing. Not for [`crate::EmbeddedBroker`], which has no admin API.
 ///
 /// # Errors
@@ -68,7 +72,7 @@ pub async fn ensure(settings: &Settings, topics: &[TopicSpec]) -> Result<(), Top
         Ok(())
     });
     finished(checked.await)?;
-    warn_of_retention(&admin, topics).await;
+    warn_of_settings(&admin, topics).await;
     // Its destructor joins a thread.
     spawn_blocking(move || drop(admin));
     Ok(())
@@ -92,7 +96,8 @@ async fn create(
             source,
         })?;
         let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(-1))
-            .set("cleanup.policy", "delete");
+            .set("cleanup.policy", "delete")
+            .set(TIMES.0, TIMES.1);
         wanted.push(if topic.retention_forever {
             new.set("retention.ms", "-1")
         } else {
@@ -111,9 +116,9 @@ async fn create(
     Ok(refused.collect())
 }
 
-/// Says so where a topic that should be kept for ever is not. How long is the operator's choice,
-/// but hardly this one's on purpose.
-async fn warn_of_retention(admin: &AdminClient<Brief>, topics: &[TopicSpec]) {
+/// Says so where a topic that should be kept for ever is not, or has its senders' times. That is the
+/// operator's choice, but hardly this one's on purpose.
+async fn warn_of_settings(admin: &AdminClient<Brief>, topics: &[TopicSpec]) {
     let kept = topics.iter().filter(|topic| topic.retention_forever);
     let kept: Vec<_> = kept
         .map(|topic| ResourceSpecifier::Topic(&topic.name))
@@ -127,12 +132,13 @@ async fn warn_of_retention(admin: &AdminClient<Brief>, topics: &[TopicSpec]) {
         .await
         .unwrap_or_default();
     for resource in found.into_iter().flatten() {
-        let keeping = [
+        let expected = [
             ("retention.ms", "-1"),
             ("retention.bytes", "-1"),
             ("cleanup.policy", "delete"),
+            TIMES,
         ];
-        for (name, wanted) in keeping {
+        for (name, wanted) in expected {
             let value = resource.get(name).and_then(|entry| entry.value.as_deref());
             if value.is_some_and(|value| value != wanted) {
                 let topic = &resource.specifier;
@@ -141,7 +147,7 @@ async fn warn_of_retention(admin: &AdminClient<Brief>, topics: &[TopicSpec]) {
                     name,
                     value,
                     wanted,
-                    "a kafka topic does not keep all"
+                    "a kafka topic is not set as it should be"
                 );
             }
         }

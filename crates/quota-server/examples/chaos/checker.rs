@@ -279,15 +279,27 @@ impl Checker {
         }
     }
 
-    /// An answer that recorded nothing was true at its position.
+    /// An answer that recorded nothing was true at its position, whose row was recorded at this time.
     fn judge(&mut self, claim: &Claim, at: i64) {
-        let counted = self
-            .subjects
-            .get(&claim.subject)
-            .map(|subject| subject.counted(claim.feature, at));
-        let (used, held) = counted.unwrap_or((0, 0));
+        let counted = |at| {
+            let subject = self.subjects.get(&claim.subject);
+            subject.map_or((0, 0), |subject| subject.counted(claim.feature, at))
+        };
+        let told = (claim.used, claim.held);
+        if let Some(as_of) = claim.as_of {
+            // A whole millisecond was told, and holds and days may end in it.
+            let last = as_of + 999;
+            if last < at || ![as_of, last].map(counted).contains(&told) {
+                let (from, to) = (counted(as_of), counted(last));
+                self.wrong(format!(
+                    "{claim:?} was told, of a row recorded at {at}, and it was {from:?} to {to:?}"
+                ));
+            }
+            return;
+        }
+        let (used, held) = counted(at);
         // Held units become free by time alone, and a day may have ended between the row and the answer.
-        let next_day = claim.feature == "daily" && (claim.used, claim.held) == (0, 0);
+        let next_day = claim.feature == "daily" && told == (0, 0);
         if !next_day && (used != claim.used || held < claim.held) {
             self.wrong(format!(
                 "{claim:?} was told, and it was {used} used, {held} held"

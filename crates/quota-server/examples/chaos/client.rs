@@ -131,6 +131,13 @@ impl Client {
         self.get(&path).await
     }
 
+    /// What its answers say when they were made.
+    pub async fn date(&self) -> Option<String> {
+        let response = self.request(Method::GET, "/").send().await.ok()?;
+        let date = response.headers().get("date")?;
+        Some(date.to_str().ok()?.to_owned())
+    }
+
     /// Whether a consume goes through.
     pub async fn serves(&self, subject: &str) -> bool {
         let path = format!("/v1/products/{PRODUCT}/subjects/{subject}/consume");

@@ -1,13 +1,18 @@
 //! The faults: what is done to a ledger at work.
 
 mod broker;
+mod clocks;
 mod database;
+mod disks;
 mod nodes;
 mod projectors;
 mod subjects;
 
+use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::world::World;
 use std::fmt;
+use std::path::Path;
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,9 @@ pub enum Fault {
     IdleTransaction,
     ReplacedBehindASleeper,
     HotSubject,
+    WalDiskFull,
+    BrokerDiskFull,
+    ClockJumps,
 }
 
 /// How often a row is run.
@@ -60,8 +68,9 @@ const fn row(number: &'static str, name: &'static str, fault: Fault, short: u64,
     }
 }
 
-/// The table, in the order in which it is run: what makes a broker lose records comes last.
-pub const ROWS: [Row; 21] = [
+/// The table, in the order in which it is run. The ledger's time stays ahead of the machine's after clocks have jumped, and a
+/// topic is no more what it was once its broker has lost records: so these come last.
+pub const ROWS: [Row; 24] = [
     row("-", "load-alone", Fault::None, 0, 20),
     row("1", "node-killed", Fault::NodeKilled, 2, 200),
     row("2", "postgres-killed", Fault::PostgresKilled, 1, 200),
@@ -103,6 +112,12 @@ pub const ROWS: [Row; 21] = [
         20,
     ),
     row("20", "hot-subject", Fault::HotSubject, 1, 50),
+    every(5, row("12", "wal-disk-full", Fault::WalDiskFull, 0, 20)),
+    every(
+        1,
+        row("12", "broker-disk-full", Fault::BrokerDiskFull, 0, 20),
+    ),
+    every(10, row("15", "clock-jumps", Fault::ClockJumps, 0, 50)),
     every(1, row("7", "tail-lost", Fault::TailLost, 0, 20)),
 ];
 
@@ -117,6 +132,15 @@ impl fmt::Display for Row {
 }
 
 impl Fault {
+    /// What it takes and this machine does not have; `dir` is a folder to try it in.
+    pub fn missing(self, dir: &Path) -> Option<String> {
+        match self {
+            Self::WalDiskFull | Self::BrokerDiskFull => Disk::missing(dir),
+            Self::ClockJumps => Clock::missing(),
+            _ => None,
+        }
+    }
+
     /// Does it, to a world under load; what it took away is back at the end, or its node does not run.
     pub async fn strike(self, world: &mut World) -> anyhow::Result<()> {
         match self {
@@ -141,6 +165,9 @@ impl Fault {
             Self::RebalanceStorm => projectors::storm(world).await,
             Self::ZombieProjector => projectors::zombie(world).await,
             Self::ProjectorKilled => projectors::killed(world).await,
+            Self::WalDiskFull => disks::under_the_wal(world).await,
+            Self::BrokerDiskFull => disks::under_the_broker(world).await,
+            Self::ClockJumps => clocks::jump(world).await,
         }
     }
 }

@@ -165,6 +165,8 @@ pub struct Claim {
     pub position: (usize, i64),
     pub used: i64,
     pub held: i64,
+    /// The millisecond, in microseconds, that it was so in; none where the answer tells when it was made, and not this.
+    pub as_of: Option<i64>,
 }
 
 impl Claim {
@@ -176,6 +178,15 @@ impl Claim {
             position: place(text(body, "position"))?,
             used: body.get("used")?.as_i64()?,
             held: body.get("held")?.as_i64()?,
+            as_of: None,
+        })
+    }
+
+    /// What a check claims, where its body can be read.
+    pub fn checked(subject: &str, feature: &'static str, body: &Value) -> Option<Self> {
+        Some(Self {
+            as_of: Some(instant(text(body, "as_of"))?),
+            ..Self::of(subject, feature, body)?
         })
     }
 }
@@ -184,6 +195,25 @@ impl Claim {
 pub fn place(position: &str) -> Option<(usize, i64)> {
     let (partition, offset) = position.split_once(':')?;
     Some((partition.parse().ok()?, offset.parse().ok()?))
+}
+
+/// The microseconds since 1970 that a time in UTC with milliseconds stands for, such as `2026-11-21T18:30:05.125Z`.
+fn instant(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut numbers = date.split('-').chain(time.split([':', '.']));
+    let mut next = || numbers.next()?.parse::<i64>().ok();
+    let (year, month, day) = (next()?, next()?, next()?);
+    let (hours, minutes, seconds, millis) = (next()?, next()?, next()?, next()?);
+    // A year begins in March here, so that a leap day is its last.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days =
+        365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
+    let minutes = (days * 24 + hours) * 60 + minutes;
+    Some(((minutes * 60 + seconds) * 1_000 + millis) * 1_000)
 }
 
 /// Everything that clients did in one round.

@@ -188,7 +188,7 @@ impl Worker {
         };
         match answer.status {
             200 => {
-                let claim = Claim::of(&op.subject, feature, &answer.json());
+                let claim = Claim::checked(&op.subject, feature, &answer.json());
                 let fresh = claim
                     .as_ref()
                     .zip(place(&position))

@@ -16,7 +16,9 @@
 mod answers;
 mod checker;
 mod client;
+mod clock;
 mod dice;
+mod disk;
 mod faults;
 mod history;
 mod ledger;
@@ -122,6 +124,14 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     let mut lines = Vec::new();
     let mut good = true;
     for (row, rounds) in rows {
+        if let Some(why) = row.fault.missing(&options.dir) {
+            eprintln!("chaos: {row}: not run: {why}");
+            lines.push(format!(
+                "| {} | {row} | 0 | | | | | | | not run |",
+                row.number
+            ));
+            continue;
+        }
         let begun = Instant::now();
         good = strike(&mut world, row, rounds).await;
         lines.push(line(row, &world, begun));

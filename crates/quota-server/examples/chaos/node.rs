@@ -1,6 +1,7 @@
 //! A node: the real binary, with a proxy of its own before PostgreSQL.
 
 use crate::client::Client;
+use crate::clock::{Clock, For};
 use crate::proxy::Proxy;
 use crate::servers::{Database, LIMIT};
 use anyhow::{Context as _, bail, ensure};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How a node is started.
 #[derive(Clone)]
@@ -30,6 +31,8 @@ pub struct Node {
     plan: Plan,
     roles: &'static str,
     child: Option<Child>,
+    /// Its own clock; none where it has the machine's.
+    clock: Option<Clock>,
     pub proxy: Proxy,
     pub client: Client,
 }
@@ -45,6 +48,7 @@ impl Node {
             plan: plan.clone(),
             roles,
             child: None,
+            clock: None,
             proxy: Proxy::start(&plan.socket).await?,
             client: Client::new(&plan.key)?,
         })
@@ -63,7 +67,9 @@ impl Node {
         ensure!(self.child.is_none(), "{} runs already", self.name);
         std::fs::remove_file(self.ready_file()).ok();
         let log = File::options().create(true).append(true).open(self.log())?;
+        let clock = self.clock.as_ref().map(Clock::environment).transpose()?;
         let child = program(&self.plan.program)
+            .envs(clock.unwrap_or_default())
             .args(["serve", "--listen", "127.0.0.1:0", "--roles", self.roles])
             .arg("--ready-file")
             .arg(self.ready_file())
@@ -111,6 +117,48 @@ impl Node {
         Ok(())
     }
 
+    /// Gives it a clock that can be turned, from its next start on.
+    pub fn wind_up(&mut self) -> anyhow::Result<()> {
+        let file = self.plan.dir.join(format!("{}.clock", self.name));
+        self.clock = Some(Clock::new(For::Many, file)?);
+        Ok(())
+    }
+
+    /// Turns its clock by so many seconds.
+    pub fn turn(&mut self, seconds: i64) -> anyhow::Result<()> {
+        let clock = self.clock.as_mut();
+        clock
+            .context("a node with the machine's clock")?
+            .turn(seconds)
+    }
+
+    /// Sees that it goes by the clock that it was started with, which every answer of its HTTP server tells. (One whose clock is
+    /// turned back later goes on telling what it told, until that has come.)
+    pub async fn shows_its_clock(&self) -> anyhow::Result<()> {
+        let ahead = self.clock.as_ref().map_or(0, Clock::ahead);
+        // The server makes that header anew about once a second.
+        let expected = |early: u64| {
+            let now = SystemTime::now() - Duration::from_secs(early);
+            let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            (seconds.cast_signed() + ahead)
+                .div_euclid(3_600)
+                .rem_euclid(24)
+        };
+        let before = expected(5);
+        let date = self
+            .client
+            .date()
+            .await
+            .context("an answer without a date")?;
+        let hour: i64 = date.get(17..19).context("no date")?.parse()?;
+        ensure!(
+            [before, expected(0)].contains(&hour),
+            "{} says that it is {date}, and its clock is {ahead} s ahead",
+            self.name
+        );
+        Ok(())
+    }
+
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let child = self.child.as_ref().context("it was not started")?;
         Ok(kill(Pid::from_raw(i32::try_from(child.id())?), signal)?)
@@ -121,6 +169,9 @@ impl Node {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
             child.wait()?;
+            if self.clock.is_some() {
+                Clock::clear(child.id());
+            }
         }
         // What is left of its connections is the kernel's to close, at once.
         self.proxy.disarm();

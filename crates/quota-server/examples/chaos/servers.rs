@@ -1,5 +1,6 @@
 //! PostgreSQL and Kafka as the scripts of this repository run them, and the database of a run.
 
+use crate::clock::Environment;
 use anyhow::{Context as _, ensure};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
@@ -16,6 +17,8 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 pub struct Server {
     script: PathBuf,
     pub dir: PathBuf,
+    /// What it is started with beside what this process has.
+    pub environment: Environment,
 }
 
 impl Server {
@@ -24,6 +27,7 @@ impl Server {
         Self {
             script: root.join(script),
             dir: dir.to_owned(),
+            environment: Environment::new(),
         }
     }
 
@@ -32,6 +36,7 @@ impl Server {
         let output = Command::new(&self.script)
             .arg(verb)
             .arg(&self.dir)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .output()
             .await?;

@@ -2,6 +2,7 @@
 
 use crate::checker::{Checker, PROBE};
 use crate::client::Client;
+use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::faults::Fault;
 use crate::history::{History, Told};
@@ -54,6 +55,8 @@ pub struct World {
     pub kafka: Server,
     pub plan: Plan,
     pub nodes: Vec<Node>,
+    /// PostgreSQL's clock; none where it has the machine's.
+    pub clock: Option<Clock>,
     pub checker: Checker,
     pub topic: Topic,
     pub dice: Dice,
@@ -99,6 +102,7 @@ impl World {
             kafka,
             plan,
             nodes,
+            clock: None,
             checker,
             topic,
             dice: Dice::new(settings.seed),
@@ -139,9 +143,7 @@ impl World {
         self.load = Some(load);
         self.recovered = false;
         let struck = fault.strike(self).await;
-        if let Some(load) = &self.load {
-            load.answers(AFTER).await;
-        }
+        self.answers(AFTER).await;
         self.rest().await;
         struck?;
         if !self.recovered {
@@ -158,6 +160,13 @@ impl World {
         self.tally.ops += history.ops.len();
         settle(&mut history, &self.clients(), &mut self.dice).await;
         self.check(history).await
+    }
+
+    /// Waits for so many more answers to the clients.
+    pub async fn answers(&self, more: usize) {
+        if let Some(load) = &self.load {
+            load.answers(more).await;
+        }
     }
 
     /// Lets the clients finish what they are at, and rest.

@@ -30,7 +30,7 @@ pub async fn silent(world: &mut World) -> anyhow::Result<()> {
 }
 
 /// Every node carries out consumes, in every partition.
-async fn goes_on(world: &mut World) -> anyhow::Result<()> {
+pub(super) async fn goes_on(world: &mut World) -> anyhow::Result<()> {
     let subjects = world.subjects();
     let serving = world.nodes.iter_mut().map(|node| node.serving(&subjects));
     let served = futures::future::try_join_all(serving).await;
