@@ -30,8 +30,12 @@ async fn ensure_creates_once_and_never_resizes() -> anyhow::Result<()> {
     let settings_of = topic_config(&broker, &name).await?;
     assert_eq!(
         settings_of,
-        [("cleanup.policy", "delete"), ("retention.ms", "-1")]
-            .map(|(a, b)| (a.to_owned(), Some(b.to_owned())))
+        [
+            ("cleanup.policy", "delete"),
+            ("message.timestamp.type", "LogAppendTime"),
+            ("retention.ms", "-1")
+        ]
+        .map(|(a, b)| (a.to_owned(), Some(b.to_owned())))
     );
     let illegal = topic::ensure(&settings, &[TopicSpec::new("with space", 1)]).await;
     assert!(matches!(illegal, Err(TopicError::Broker { .. })));
@@ -56,7 +60,8 @@ async fn topic_config(
         let entries = resource.entries.into_iter();
         found.extend(entries.map(|entry| (entry.name, entry.value)));
     }
-    found.retain(|(name, _)| name == "cleanup.policy" || name == "retention.ms");
+    let set = ["cleanup.policy", "message.timestamp.type", "retention.ms"];
+    found.retain(|(name, _)| set.contains(&name.as_str()));
     found.sort();
     Ok(found)
 }
