@@ -73,18 +73,18 @@ pub enum Told {
 
 /// The keys whose events must be looked up before the command is decided: they tell what happened to it before.
 ///
-/// The first is the command's own; for holds, the other end and the hold itself follow.
+/// The first is the command's own; for holds, the other end and the hold itself follow. `tried` says that an append of it may be
+/// in the ledger whatever its id.
 #[must_use]
-pub fn keys_needed(command: &Command) -> Vec<EventKey> {
+pub fn keys_needed(command: &Command, tried: bool) -> Vec<EventKey> {
     let address = &command.address;
     match &command.wish {
         Wish::Record(fact) => vec![address.event_key(&fact.source, &fact.id)],
-        // Without the caller's key the id is fresh, and nothing can stand under it.
-        Wish::Consume(consume) => consume
-            .key
-            .iter()
-            .map(|key| address.event_key(crate::command::CONSUME_SOURCE, key))
-            .collect(),
+        // Without the caller's key the id is fresh, and nothing can stand under it before it was tried.
+        Wish::Consume(consume) if consume.key.is_none() && !tried => Vec::new(),
+        Wish::Consume(consume) => {
+            vec![address.event_key(crate::command::CONSUME_SOURCE, consume.id())]
+        }
         Wish::Confirm { hold } => hold_keys(address, hold, "confirm", "release"),
         Wish::Release { hold } => hold_keys(address, hold, "release", "confirm"),
         Wish::Adjust(adjust) => vec![address.event_key(crate::command::ADJUST_SOURCE, &adjust.id)],

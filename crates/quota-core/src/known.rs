@@ -56,13 +56,14 @@ impl Known {
         through >= self.end.head.offset
     }
 
-    /// This node appended up to this head. Whether the states that it came to may be kept: not where others have appended
-    /// beyond it, as an event of theirs may be missing from them.
-    pub fn settled(&mut self, head: Head, now: i64) -> bool {
+    /// This node appended up to this head, and began to at `asked_at`: then or later it was the partition's head. By the time
+    /// of the answer others may have gone on. Whether the states that it came to may be kept: not where it is known that others
+    /// have appended beyond it, as an event of theirs may be missing from them.
+    pub fn settled(&mut self, head: Head, asked_at: i64) -> bool {
         let current = self.end.head.offset <= head.offset;
         if current {
             self.end.head = head;
-            self.at_head = self.at_head.max(now);
+            self.at_head = self.at_head.max(asked_at);
         }
         current
     }

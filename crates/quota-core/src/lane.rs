@@ -7,9 +7,12 @@
 mod course;
 mod judge;
 mod parts;
+mod settling;
+mod ticket;
 
 pub use course::{Course, Failure, Round};
 pub use parts::*;
+pub use ticket::{Phase, Ticket};
 
 use self::judge::{Judge, refused_session, unavailable};
 use crate::catalog::Catalog;
@@ -41,6 +44,8 @@ pub struct Batch {
     given_up: BTreeSet<SubjectKey>,
     rows: BTreeMap<u32, Vec<Arc<Row>>>,
     planned: Vec<Option<Answer>>,
+    /// Whether an earlier append of these commands may be in the ledger by now.
+    tried: bool,
 }
 
 impl Batch {
@@ -57,7 +62,16 @@ impl Batch {
             given_up: BTreeSet::new(),
             rows: BTreeMap::new(),
             planned: Vec::new(),
+            tried: false,
         }
+    }
+
+    /// The same for a later round: what was appended in an earlier one, and not found then, may be there by now. So fresh ids
+    /// are looked up as well.
+    #[must_use]
+    pub const fn tried_before(mut self) -> Self {
+        self.tried = true;
+        self
     }
 
     /// The addresses of the batch, in order.
@@ -123,7 +137,7 @@ impl Batch {
             }
             let unknown = |event: &EventKey| !self.found.contains_key(&(key, *event));
             wants.events.extend(
-                keys_needed(command)
+                keys_needed(command, self.tried)
                     .into_iter()
                     .filter(unknown)
                     .map(|event| (partition, key, event)),
@@ -184,7 +198,7 @@ impl Batch {
             return unavailable("the database's clock went back; waiting until it has caught up");
         }
         let now = now.max(head.recorded_at);
-        let keys = keys_needed(command);
+        let keys = keys_needed(command, self.tried);
         let found: Vec<Option<Arc<Row>>> = keys
             .iter()
             .map(|key| self.found.get(&(address.key, *key)).cloned().flatten())
@@ -349,41 +363,5 @@ impl Batch {
             .or_default()
             .push(Arc::clone(&row));
         Some((row, draft.event))
-    }
-
-    /// Takes in which partitions' rows are in the ledger now; the rest lost a race.
-    #[must_use]
-    pub fn settle(mut self, went_in: &[u32]) -> Settled {
-        let went_in: BTreeSet<u32> = went_in.iter().copied().collect();
-        let mut settled = Settled::default();
-        let mut partitions = BTreeMap::new();
-        for ((index, command), answer) in self.commands.into_iter().zip(self.planned) {
-            let Address { key, partition, .. } = command.address;
-            match answer {
-                Some(answer) if went_in.contains(&partition) => {
-                    partitions.insert(key, partition);
-                    settled.answers.push((index, answer));
-                }
-                _ => settled.again.push((index, command)),
-            }
-        }
-        for (partition, rows) in self
-            .rows
-            .into_iter()
-            .filter(|(partition, _)| went_in.contains(partition))
-        {
-            if let Some(last) = rows.last() {
-                settled.heads.push((partition, last.head()));
-                settled.rows.push((partition, rows));
-            }
-        }
-        for (key, partition) in partitions {
-            if self.changed.contains(&key)
-                && let Some(state) = self.states.remove(&key)
-            {
-                settled.states.push((partition, key, state));
-            }
-        }
-        settled
     }
 }

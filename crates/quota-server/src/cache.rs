@@ -117,12 +117,18 @@ impl SubjectCache {
         }
     }
 
-    /// Takes in what this node's lane appended: the new end of a partition, and the states of its subjects.
-    pub fn settle(&self, partition: u32, head: Head, states: Vec<(SubjectKey, State)>, now: i64) {
+    /// Takes in what this node's lane began to append at `asked_at`: the new end of a partition, and the states of its subjects.
+    pub fn settle(
+        &self,
+        partition: u32,
+        head: Head,
+        states: Vec<(SubjectKey, State)>,
+        asked_at: i64,
+    ) {
         let Some(mut partition) = self.partition(partition) else {
             return;
         };
-        let current = partition.known.settled(head, now);
+        let current = partition.known.settled(head, asked_at);
         for (key, state) in states.into_iter().filter(|_| current) {
             let newer = partition
                 .states

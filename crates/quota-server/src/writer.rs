@@ -13,9 +13,10 @@ mod job;
 pub use drive::Context;
 
 use crate::admission::Gate;
-use crate::writer::job::{Job, Phase, Ticket};
+use crate::writer::job::Job;
 use futures::future::join_all;
 use quota_core::command::{Answer, Command, Refusal};
+use quota_core::lane::{Phase, Ticket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

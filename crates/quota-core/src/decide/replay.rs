@@ -116,7 +116,8 @@ fn consumed(address: &Address, consume: &Consume, recorded: Recorded<'_>, again:
         catalog: Arc::clone(recorded.catalog),
         catalog_version: recorded.row.catalog_version,
         position: recorded.position,
-        replayed: again,
+        // Whoever sent no key sent nothing twice.
+        replayed: again && consume.key.is_some(),
     }))
 }
 

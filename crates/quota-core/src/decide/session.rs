@@ -29,7 +29,8 @@ pub(super) fn open(
         .sessions
         .get(kind)
         .and_then(|id| light.state.session(id));
-    if let Some(active) = active.filter(|_| !force_new) {
+    // One with the fresh id was opened by an append of this very wish, of which nobody had heard.
+    if let Some(active) = active.filter(|active| !force_new || active.id == fresh_id) {
         return answer(light, address, active.clone());
     }
     let question = Question {

@@ -75,10 +75,13 @@ impl Course {
         }
         let locked = self.rounds > 0;
         self.rounds += 1;
-        Some(Round {
-            batch: Batch::new(epochs.clone(), self.todo.clone()),
-            locked,
-        })
+        let batch = Batch::new(epochs.clone(), self.todo.clone());
+        let batch = if locked || !self.doubts.is_empty() {
+            batch.tried_before()
+        } else {
+            batch
+        };
+        Some(Round { batch, locked })
     }
 
     /// The round was appended, all or in part: what lost its race goes on. Of a command in doubt a refusal would say that
@@ -132,13 +135,13 @@ impl Course {
         went_in
     }
 
-    /// Answers for those that are left: they cannot be carried out now. `known` is the last offset that is known of a
-    /// partition.
+    /// Answers for those that are left: they cannot be carried out now. Where one was in doubt it is so still, also where its
+    /// place is taken by now: by whom, only a round would have told.
     #[must_use]
-    pub fn refused(self, unavailable: bool, known: impl Fn(u32) -> i64) -> Vec<(usize, Answer)> {
+    pub fn refused(self, unavailable: bool) -> Vec<(usize, Answer)> {
         let why = if unavailable { UNAVAILABLE } else { OUTRUN };
         let refusal = |partition| {
-            if self.in_doubt(partition, &known) {
+            if self.doubts.contains_key(&partition) {
                 Refusal::outcome_unknown()
             } else {
                 Refusal::unavailable(why)

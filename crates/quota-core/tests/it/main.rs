@@ -11,6 +11,7 @@
 mod actor;
 mod acts;
 mod checkpoint;
+mod course;
 mod door;
 mod event;
 mod follow;

@@ -116,15 +116,16 @@ impl Driver {
         let mut failed = false;
         while let Some(round) = course.round(&self.context.epochs, |index| desk.is_given_up(index))
         {
+            let asked_at = self.context.clock.elapsed();
             match self.round(round).await {
-                Ok(settled) => self.take_in(desk, &mut course, settled),
+                Ok(settled) => self.take_in(desk, &mut course, settled, asked_at),
                 Err(Failure::Raced) => {}
                 Err(Failure::Invalid(why)) => return Err((why, course)),
                 Err(Failure::Ambiguous(batch, proposal)) => {
                     let rows = self.look_for(&proposal).await;
                     let went_in = course.looked_for(&proposal, &rows);
                     let settled = (*batch).settle(&went_in);
-                    self.take_in(desk, &mut course, settled);
+                    self.take_in(desk, &mut course, settled, asked_at);
                 }
                 Err(Failure::Unavailable(why)) => {
                     let commands = course.left();
@@ -134,23 +135,21 @@ impl Driver {
                 }
             }
         }
-        let known = |partition| self.context.cache.head_offset(partition);
-        put(desk, course.refused(failed, known));
+        put(desk, course.refused(failed));
         Ok(())
     }
 
-    /// Puts what is settled in its place.
-    fn take_in(&self, desk: &mut Desk, course: &mut Course, mut settled: Settled) {
+    /// Puts what is settled in its place; its round began at `asked_at`.
+    fn take_in(&self, desk: &mut Desk, course: &mut Course, mut settled: Settled, asked_at: i64) {
         let known = |partition| self.context.cache.head_offset(partition);
         course.settled(&mut settled, known);
         let mut states: BTreeMap<u32, Vec<_>> = BTreeMap::new();
         for (partition, key, state) in settled.states {
             states.entry(partition).or_default().push((key, state));
         }
-        let now = self.context.clock.elapsed();
         for (partition, head) in settled.heads {
             let states = states.remove(&partition).unwrap_or_default();
-            self.context.cache.settle(partition, head, states, now);
+            self.context.cache.settle(partition, head, states, asked_at);
         }
         for commit in settled.rows {
             // After the cache: a relay that missed some asks it what there is. Without a relay, nobody listens.

@@ -84,9 +84,7 @@ impl Lane {
                 }
             }
         }
-        let memory = Rc::clone(&self.memory);
-        let refused = course.refused(failed, |partition| memory.borrow().head_offset(partition));
-        self.put(&mut desk, refused);
+        self.put(&mut desk, course.refused(failed));
         desk.close(&self.io);
     }
 
