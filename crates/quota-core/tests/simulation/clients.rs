@@ -3,17 +3,19 @@
 mod told;
 mod wishes;
 
+pub use told::identity_of;
+
 use crate::broker::Message;
 use crate::catalogs::PRODUCTS;
 use crate::coverage::Hit;
 use crate::node::{check, submit};
-use crate::oracle::{Identity, Told};
+use crate::oracle::{Identity, Told, check_outcome};
 use crate::world::{Io, SECOND};
 use quota_core::command::{Address, Answer, Command, Wish};
 use quota_core::event::{Empty, Event, Usage};
 use quota_core::judge::Question;
 use std::sync::Arc;
-use told::{identity_of, told};
+use told::told;
 use wishes::Wisher;
 
 /// Wishes that a client remembers, to tell them again some day.
@@ -198,7 +200,9 @@ async fn look(io: &Io, wisher: &Wisher) {
             until(subject.offset),
             "and all before its newest"
         );
-        let _ = (&checked.outcome, checked.catalog_version, checked.now);
+        if check_outcome(&world.store, &address, &question, &checked) {
+            world.hit(Hit::CheckJudged);
+        }
     });
 }
 

@@ -57,6 +57,7 @@ counted! {
         NodeJoined = "a node started again",
         DatabaseCrash = "the database crashed, with all its sessions",
         DatabaseDown = "a session refused, since the database is down",
+        BadLine = "a node whose line to the database is bad for seconds",
         LostRequest = "a request that never arrived",
         LostReply = "a reply that never arrived",
         LateReply = "a reply that came a second late or later",
@@ -149,6 +150,7 @@ counted! {
         InboxFenced = "a commit of offsets refused, since its node had lost the inbox",
         DeadLetter = "a dead letter, with its reason",
         OwnWrite = "a check that asked for what was just written, on any node",
+        CheckJudged = "a check held against the oracle's own count",
         NeverOlder = "a position that a check could not reach, told as an error",
     }
 }

@@ -4,12 +4,13 @@ use crate::catalogs::{PRODUCTS, parsed, text};
 use crate::coverage::Hit;
 use crate::node::{Mail, start};
 use crate::oracle::{check_caches, check_views};
-use crate::store::{Reply, Request};
+use crate::store::{Putting, Reply, Request};
 use crate::world::{Io, SECOND, TaskId, World};
 use quota_core::lane::Fence;
 use quota_core::publication::{Place, publication};
 use quota_core::row::Row;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 const HOUR: i64 = 3_600 * SECOND;
@@ -23,7 +24,7 @@ pub async fn run(io: Io) {
         if io.with(|world| world.calm) {
             return;
         }
-        match io.with(|world| world.rng.below(32)) {
+        match io.with(|world| world.rng.below(34)) {
             0..=5 => crash_node(&io),
             6 => crash_database(&io),
             7 => stop_kafka(&io),
@@ -43,6 +44,7 @@ pub async fn run(io: Io) {
                     });
                 });
             }
+            27..=28 => io.with(spoil_line),
             _ => io.with(look),
         }
     }
@@ -92,6 +94,14 @@ fn stop_kafka(io: &Io) {
         let down = world.rng.delay(500_000);
         world.after(down, |world| world.broker.up = true);
     });
+}
+
+/// A node's line to the database loses much for a while: one trouble comes on top of the other.
+fn spoil_line(world: &mut World) {
+    let node = world.rng.below(world.nodes.len());
+    let until = world.now + world.rng.range(SECOND, 4 * SECOND);
+    world.bad_lines.insert(node, until);
+    world.hit(Hit::BadLine);
 }
 
 fn turn_clocks(world: &mut World) {
@@ -224,7 +234,12 @@ async fn publish_in(io: &Io, product: &str, session: u64) -> Option<()> {
         first_offset: head.offset + 1,
         previous_hash: head.hash,
     });
-    let append = Request::Append(rows, fences.collect(), true);
+    let append = Request::Append(Putting {
+        rows,
+        fences: fences.collect(),
+        all: true,
+        attempts: Rc::default(),
+    });
     let Ok(Reply::Appended(went_in, _)) = io.ask("publishing", session, append).await else {
         return None;
     };

@@ -12,7 +12,7 @@ mod upkeep;
 
 pub use cache::Memory;
 pub use desk::{Job, submit};
-pub use reading::check;
+pub use reading::{Checked, check};
 
 use crate::broker::Message;
 use crate::coverage::Hit;

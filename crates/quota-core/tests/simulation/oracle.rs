@@ -3,14 +3,19 @@
 //! It sees every row when it becomes durable and every answer that a client gets. It decides nothing by the product's own
 //! rules: limits are counted anew (see [`limits`]); only "a view is the fold of its prefix" asks the fold itself.
 
+mod attempts;
 mod calendar;
+mod checks;
 mod limits;
 mod views;
 
+pub use attempts::Attempt;
+pub use checks::check_outcome;
 pub use views::{check_caches, check_views};
 
 use crate::coverage::{Coverage, Hit};
 use crate::store::{LEDGER, Store};
+use attempts::Each;
 use limits::Limits;
 use quota_core::digest::{Hash, genesis, partition_of, subject_key};
 use quota_core::row::Row;
@@ -66,6 +71,8 @@ pub struct Oracle {
     rows: BTreeMap<Identity, (u32, i64)>,
     attempts: BTreeMap<Identity, Attempts>,
     limits: Limits,
+    /// Each attempt by itself.
+    pub each: Each,
 }
 
 impl Oracle {
@@ -83,6 +90,7 @@ impl Oracle {
             rows: BTreeMap::new(),
             attempts: BTreeMap::new(),
             limits: Limits::default(),
+            each: Each::default(),
         }
     }
 

@@ -9,8 +9,9 @@ mod read;
 mod wire;
 
 pub use read::{Loaded, LoadedSubject, Lookup, StoredView};
-pub use wire::{Fault, Reply, Request, Saved};
+pub use wire::{Fault, Putting, Reply, Request, Saved};
 
+use crate::oracle::Attempt;
 use crate::world::World;
 use quota_core::digest::{EventKey, Hash, SubjectKey, genesis};
 use quota_core::row::{Head, Row};
@@ -40,10 +41,18 @@ pub struct View {
 /// A transaction under way.
 #[derive(Default)]
 struct Transaction {
-    staged: Vec<Arc<Row>>,
+    staged: Staged,
     undone: bool,
     /// Changes with every statement, so that an old timer cuts nothing.
     turn: u64,
+}
+
+/// What goes in once it is committed.
+#[derive(Default)]
+struct Staged {
+    rows: Vec<Arc<Row>>,
+    /// Whose rows they are.
+    attempts: Vec<Attempt>,
 }
 
 struct Waiter {
@@ -57,6 +66,8 @@ pub struct Store {
     pub partitions: u32,
     pub up: bool,
     rows: Vec<Vec<Arc<Row>>>,
+    /// When each of them became durable, by the steady time.
+    since: Vec<Vec<i64>>,
     /// Where each event of a partition stands.
     events: Vec<BTreeMap<(SubjectKey, EventKey), i64>>,
     /// Where each subject's events stand.
@@ -83,6 +94,7 @@ impl Store {
             partitions,
             up: true,
             rows: vec![Vec::new(); each],
+            since: vec![Vec::new(); each],
             events: vec![BTreeMap::new(); each],
             subjects: BTreeMap::new(),
             catalogs: Vec::new(),
@@ -136,7 +148,13 @@ impl Store {
         empty || (head.offset + 1 == first && head.hash == *previous)
     }
 
-    fn add(&mut self, row: Arc<Row>) {
+    /// The last offset that was durable before a time.
+    pub fn head_before(&self, partition: u32, time: i64) -> i64 {
+        let since = &self.since[partition as usize];
+        since.partition_point(|since| *since < time) as i64 - 1
+    }
+
+    fn add(&mut self, row: Arc<Row>, now: i64) {
         let partition = row.partition as usize;
         let at = self.rows[partition].len() as i64;
         assert_eq!(row.offset, at, "the model's own primary key");
@@ -151,6 +169,7 @@ impl Store {
             self.subjects.entry(row.subject_key).or_default().push(at);
         }
         self.rows[partition].push(row);
+        self.since[partition].push(now);
     }
 
     pub fn has_session(&self, session: u64) -> bool {

@@ -40,6 +40,8 @@ pub struct World {
     pub broker: Broker,
     pub oracle: Oracle,
     pub nodes: Vec<Slot>,
+    /// Nodes whose lines to the database are bad, and until when.
+    pub bad_lines: BTreeMap<usize, i64>,
     /// No more faults, no more wishes: what is on its way comes to its end.
     pub calm: bool,
     queue: BTreeMap<(i64, u64), Action>,
@@ -65,6 +67,7 @@ impl World {
             broker: Broker::new(partitions),
             oracle: Oracle::new(partitions),
             nodes: Vec::new(),
+            bad_lines: BTreeMap::new(),
             calm: false,
             queue: BTreeMap::new(),
             count: 0,

@@ -112,9 +112,10 @@ impl Memory {
         partition: u32,
         head: Head,
         states: Vec<(SubjectKey, State)>,
+        asked_at: i64,
     ) {
         let part = &mut self.parts[partition as usize];
-        if part.known.settled(head, world.now) {
+        if part.known.settled(head, asked_at) {
             for (key, state) in states {
                 part.put(world, key, Arc::new(state));
             }
@@ -163,6 +164,11 @@ impl Memory {
     pub fn kept(&self, partition: u32) -> (i64, &BTreeMap<SubjectKey, Arc<State>>) {
         let part = &self.parts[partition as usize];
         (part.known.end().head.offset, &part.states)
+    }
+
+    /// When a partition was last known to be at its head.
+    pub fn at_head(&self, partition: u32) -> i64 {
+        self.parts[partition as usize].known.at_head()
     }
 }
 

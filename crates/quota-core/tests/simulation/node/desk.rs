@@ -1,11 +1,14 @@
 //! The door to a lane: commands wait in its queue, and their caller waits for an answer, but not for ever.
 
 use super::{LANES, Mail};
+use crate::clients::identity_of;
 use crate::coverage::Hit;
+use crate::oracle::{Attempt, Identity};
 use crate::store::{Fault, Reply};
-use crate::world::{Call, Io, NOWHERE};
+use crate::world::{Call, Io, NOWHERE, World};
 use quota_core::command::{Answer, Command, Refusal};
-use std::cell::Cell;
+use quota_core::lane::{Phase, Ticket};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// How long a caller waits for an answer.
@@ -14,17 +17,10 @@ const PATIENCE: i64 = 5_000_000;
 /// Commands that came together and are answered together.
 pub struct Job {
     pub commands: Vec<Command>,
-    pub phase: Rc<Cell<Phase>>,
-    pub deadline: i64,
+    /// What names the event of each.
+    pub names: Rc<[Option<Identity>]>,
+    pub agreed: Rc<Ticket>,
     pub ticket: u64,
-}
-
-/// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Waiting,
-    Taken,
-    GivenUp,
 }
 
 /// Has a node's lane carry commands out; none where the node died before it answered.
@@ -83,11 +79,12 @@ fn send(io: &Io, node: usize, lane: usize, commands: Vec<Command>) -> Call {
             return world.after(500, move |world| world.reply(ticket, refused));
         }
         slot.callers.insert(ticket);
-        let phase = Rc::new(Cell::new(Phase::Waiting));
+        let agreed = Rc::new(Ticket::default());
+        let names: Rc<[_]> = commands.iter().map(identity_of).collect();
         let job = Job {
             commands,
-            phase: Rc::clone(&phase),
-            deadline: world.now + PATIENCE,
+            names: Rc::clone(&names),
+            agreed: Rc::clone(&agreed),
             ticket,
         };
         let lane = slot.lanes[lane];
@@ -96,16 +93,27 @@ fn send(io: &Io, node: usize, lane: usize, commands: Vec<Command>) -> Call {
             if !world.waits(ticket) {
                 return;
             }
-            let refusal = match phase.replace(Phase::GivenUp) {
+            let refusal = match agreed.give_up() {
                 Phase::Waiting => Refusal::unavailable("in time"),
                 Phase::Taken | Phase::GivenUp => Refusal::outcome_unknown(),
             };
-            world.reply(
-                ticket,
-                Reply::Answers(vec![Answer::Refused(refusal); count]),
-            );
+            answer(world, ticket, &names, vec![Answer::Refused(refusal); count]);
         });
     })
+}
+
+/// Answers whoever waits for it; what is told of each attempt must be so.
+fn answer(world: &mut World, ticket: u64, names: &[Option<Identity>], answers: Vec<Answer>) {
+    if world.waits(ticket) {
+        for (name, answer) in names.iter().zip(&answers) {
+            if let (Some(name), Answer::Refused(refusal)) = (name, answer)
+                && refusal.status != 504
+            {
+                world.oracle.each.refused((name.clone(), ticket));
+            }
+        }
+    }
+    world.reply(ticket, Reply::Answers(answers));
 }
 
 /// Jobs in work, and their answers as they come in.
@@ -114,6 +122,8 @@ pub struct Desk {
     answers: Vec<Option<Answer>>,
     /// The job of each command.
     places: Vec<usize>,
+    /// Commands that were given up before some round: none of these is decided any more.
+    dropped: BTreeSet<usize>,
 }
 
 impl Desk {
@@ -122,15 +132,14 @@ impl Desk {
             jobs: Vec::new(),
             answers: Vec::new(),
             places: Vec::new(),
+            dropped: BTreeSet::new(),
         };
         let mut commands = Vec::new();
-        let now = io.now();
         for mut job in jobs {
-            if job.deadline <= now || job.phase.get() != Phase::Waiting {
+            if !job.agreed.take() {
                 io.hit(Hit::Late);
                 continue;
             }
-            job.phase.set(Phase::Taken);
             for command in std::mem::take(&mut job.commands) {
                 commands.push((desk.places.len(), command));
                 desk.places.push(desk.jobs.len());
@@ -142,11 +151,31 @@ impl Desk {
     }
 
     pub fn is_given_up(&self, index: usize) -> bool {
-        self.jobs[self.places[index]].phase.get() == Phase::GivenUp
+        self.jobs[self.places[index]].agreed.is_given_up()
+    }
+
+    /// A round begins.
+    pub fn begin(&mut self) {
+        let all = 0..self.places.len();
+        self.dropped = all.filter(|index| self.is_given_up(*index)).collect();
+    }
+
+    /// The attempts that are in work.
+    pub fn attempts(&self) -> Rc<[Attempt]> {
+        let of = |job: &Job| {
+            let names: Vec<Identity> = job.names.iter().flatten().cloned().collect();
+            let ticket = job.ticket;
+            names.into_iter().map(move |name| (name, ticket))
+        };
+        self.jobs.iter().flat_map(of).collect()
     }
 
     /// Has an answer for a command.
     pub fn put(&mut self, index: usize, answer: Answer) {
+        assert!(
+            !self.dropped.contains(&index),
+            "a command was decided after its caller had given it up: {answer:?}"
+        );
         self.answers[index] = Some(answer);
     }
 
@@ -163,7 +192,7 @@ impl Desk {
                 for slot in &mut world.nodes {
                     slot.callers.remove(&job.ticket);
                 }
-                world.reply(job.ticket, Reply::Answers(its));
+                answer(world, job.ticket, &job.names, its);
             });
         }
     }

@@ -1,9 +1,12 @@
 //! A node's lane: it drives the product's own [`Course`] and [`Batch`] against the model of the database.
 
+mod looking;
+
 use super::desk::{Desk, Job};
 use super::{Mail, Memory};
 use crate::coverage::{Hit, Op};
-use crate::store::{Fault, Lookup, Reply, Request};
+use crate::oracle::Attempt;
+use crate::store::{Fault, Lookup, Putting, Reply, Request};
 use crate::world::Io;
 use quota_core::command::Answer;
 use quota_core::epoch::Epochs;
@@ -25,6 +28,7 @@ pub async fn run(io: Io, memory: Rc<RefCell<Memory>>) {
         io,
         memory,
         session: None,
+        attempts: Rc::default(),
     };
     loop {
         let Some(Mail::Job(first)) = lane.io.recv(None).await else {
@@ -46,15 +50,19 @@ struct Lane {
     io: Io,
     memory: Rc<RefCell<Memory>>,
     session: Option<u64>,
+    /// Whose commands are in work.
+    attempts: Rc<[Attempt]>,
 }
 
 impl Lane {
     async fn carry_out(&mut self, jobs: Vec<Job>) {
         let (mut desk, todo) = Desk::open(&self.io, jobs);
+        self.attempts = desk.attempts();
         let mut course = Course::new(todo);
         let mut failed = false;
         loop {
-            let before = course.left();
+            desk.begin();
+            let (before, asked_at) = (course.left(), self.io.now());
             let Some(round) = course.round(&Epochs::default(), |index| desk.is_given_up(index))
             else {
                 break;
@@ -63,7 +71,7 @@ impl Lane {
                 self.io.hit(Hit::GivenUp);
             }
             match self.round(round).await {
-                Ok(settled) => self.take_in(&mut desk, &mut course, settled),
+                Ok(settled) => self.take_in(&mut desk, &mut course, settled, asked_at),
                 Err(Failure::Raced) => {}
                 Err(Failure::Invalid(why)) => panic!("the model takes every row, but: {why}"),
                 Err(Failure::Ambiguous(batch, proposal)) => {
@@ -76,7 +84,7 @@ impl Lane {
                         Hit::AmbiguousOut
                     });
                     let settled = (*batch).settle(&went_in);
-                    self.take_in(&mut desk, &mut course, settled);
+                    self.take_in(&mut desk, &mut course, settled, asked_at);
                 }
                 Err(Failure::Unavailable(_)) => {
                     failed = true;
@@ -97,7 +105,7 @@ impl Lane {
         }
     }
 
-    fn take_in(&self, desk: &mut Desk, course: &mut Course, mut settled: Settled) {
+    fn take_in(&self, desk: &mut Desk, course: &mut Course, mut settled: Settled, asked_at: i64) {
         let memory = Rc::clone(&self.memory);
         course.settled(&mut settled, |partition| {
             memory.borrow().head_offset(partition)
@@ -109,7 +117,9 @@ impl Lane {
         self.io.with(|world| {
             for (partition, head) in settled.heads {
                 let states = states.remove(&partition).unwrap_or_default();
-                memory.borrow_mut().settle(world, partition, head, states);
+                memory
+                    .borrow_mut()
+                    .settle(world, partition, head, states, asked_at);
             }
             let relay = world.nodes[self.io.node].relay;
             for (partition, rows) in settled.rows {
@@ -324,7 +334,12 @@ impl Lane {
         proposal: Proposal,
         locked: bool,
     ) -> Result<Settled, Failure> {
-        let request = Request::Append(proposal.rows.clone(), proposal.fences.clone(), false);
+        let request = Request::Append(Putting {
+            rows: proposal.rows.clone(),
+            fences: proposal.fences.clone(),
+            all: false,
+            attempts: Rc::clone(&self.attempts),
+        });
         let (partitions, clock) = match self.ask("lane: append", request).await {
             Ok(Reply::Appended(partitions, clock)) => (partitions, clock),
             Ok(_) => return Err(away(Fault::Refused)),
@@ -340,33 +355,6 @@ impl Lane {
         let mut memory = self.memory.borrow_mut();
         self.io.with(|world| memory.set_clock(clock, world));
         Ok(batch.settle(&partitions))
-    }
-
-    /// What stands in the last places of an append of unknown outcome: on a new session, under the same locks.
-    async fn look_for(&mut self, proposal: &Proposal) -> Vec<Arc<Row>> {
-        let last = proposal.last_rows();
-        let partitions: Vec<u32> = last.keys().copied().collect();
-        let places: Vec<(u32, i64)> = last
-            .iter()
-            .map(|(it, (offset, _))| (*it, *offset))
-            .collect();
-        loop {
-            if self.open().await.is_ok()
-                && self
-                    .ask("lane: lock", Request::Lock(partitions.clone()))
-                    .await
-                    .is_ok()
-            {
-                let rows = self
-                    .ask("lane: read", Request::RowsAt(places.clone()))
-                    .await;
-                let rolled_back = self.ask("lane: rollback", Request::Rollback).await;
-                if let (Ok(Reply::Rows(rows)), Ok(_)) = (rows, rolled_back) {
-                    return rows;
-                }
-            }
-            self.io.sleep(100_000).await;
-        }
     }
 }
 

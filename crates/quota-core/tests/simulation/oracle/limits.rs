@@ -6,6 +6,10 @@
 use super::calendar::{DAY, day, months_later};
 use crate::catalogs::free_credits;
 use crate::coverage::{Coverage, Hit};
+use crate::node::Checked;
+use quota_core::command::Address;
+use quota_core::event::Reason;
+use quota_core::judge::Question;
 use quota_core::row::Row;
 use quota_core::time::Timestamp;
 use serde_json::Value;
@@ -47,6 +51,27 @@ impl Limits {
                 .recorded(row, &data),
         }
     }
+
+    /// Holds a check against what was counted; false where nothing is known of its subject or its feature.
+    pub fn judges(&mut self, address: &Address, question: &Question, checked: &Checked) -> bool {
+        let subject = address.subject.to_string();
+        if subject.starts_with("wild") {
+            return false;
+        }
+        match &*address.product {
+            "applyx" => self
+                .applyx
+                .entry(subject)
+                .or_default()
+                .judges(question, checked),
+            "candidate-chat" => self.chat.entry(subject).or_default().judges(checked),
+            _ => self
+                .builder
+                .entry(subject)
+                .or_default()
+                .judges(question, checked),
+        }
+    }
 }
 
 fn text<'a>(data: &'a Value, name: &str) -> &'a str {
@@ -79,10 +104,11 @@ impl Applyx {
         match &*row.event_type {
             "subscription.purchased" => self.bought(text(data, "payment_id"), at, coverage),
             "usage.recorded" if data.get("hold").is_some() => {
-                let (counter, amount, _) = self
+                let (counter, amount, until) = self
                     .holds
                     .remove(text(data, "hold"))
                     .expect("an open hold is confirmed");
+                assert!(at < until, "a hold confirmed after its end: {row:?}");
                 *self.used.entry(counter).or_default() += amount;
             }
             "usage.recorded" | "usage.held" => {
@@ -201,6 +227,35 @@ impl Applyx {
         ))
     }
 
+    fn judges(&self, question: &Question, checked: &Checked) -> bool {
+        let (at, version) = (checked.now, checked.catalog_version);
+        let feature = &question.feature;
+        let counter = self.counter(feature, at, version, &mut Coverage::default());
+        let Some((counter, limit, plan)) = counter else {
+            return false;
+        };
+        let (used, held) = (self.used_in(&counter), self.held_in(&counter, at));
+        let outcome = &checked.outcome;
+        assert_eq!(
+            (
+                outcome.used,
+                outcome.held,
+                outcome.limit,
+                outcome.plan.as_deref()
+            ),
+            (used, held, Some(limit), Some(plan)),
+            "a check of {feature} at {at}: {outcome:?} of {:?}",
+            checked.state.subject
+        );
+        let room = used + held + question.amount <= limit;
+        assert_eq!(
+            outcome.reason.allows(),
+            room,
+            "a check at {at}: {outcome:?}"
+        );
+        true
+    }
+
     fn used_in(&self, counter: &Counter) -> i64 {
         self.used.get(counter).copied().unwrap_or(0)
     }
@@ -237,6 +292,12 @@ struct Chat {
 }
 
 impl Chat {
+    fn judges(&self, checked: &Checked) -> bool {
+        let (outcome, free) = (&checked.outcome, self.completed.is_empty());
+        assert_eq!(outcome.reason.allows(), free, "a check: {outcome:?}");
+        true
+    }
+
     fn recorded(&mut self, row: &Row, data: &Value) {
         let kind = text(data, "session_type").to_owned();
         match &*row.event_type {
@@ -274,6 +335,33 @@ struct Builder {
 }
 
 impl Builder {
+    fn judges(&self, question: &Question, checked: &Checked) -> bool {
+        let (outcome, at) = (&checked.outcome, checked.now);
+        if outcome.reason != Reason::WithinLimit {
+            return false;
+        }
+        let payments = self.payments.len() as i64;
+        match &*question.feature {
+            "resumes" => assert!(self.made <= payments, "a check: {outcome:?}"),
+            "ai_generations" => {
+                let more = self.generated + question.amount;
+                assert!(more <= 30 * payments, "a check: {outcome:?}");
+                assert!(
+                    self.lives(at),
+                    "a check at {at}, after the purchase's end: {outcome:?}"
+                );
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether a purchase lives.
+    fn lives(&self, at: Timestamp) -> bool {
+        let lives = |bought: &Timestamp| *bought <= at && at < bought.plus(ONE_TIME);
+        self.payments.values().any(lives)
+    }
+
     fn recorded(&mut self, row: &Row, data: &Value) {
         let at = row.recorded_at;
         let payments = self.payments.len() as i64;
@@ -296,11 +384,7 @@ impl Builder {
                     self.generated <= 30 * payments,
                     "more generations than were bought: {row:?}"
                 );
-                let lives = |bought: &Timestamp| *bought <= at && at < bought.plus(ONE_TIME);
-                assert!(
-                    self.payments.values().any(lives),
-                    "used after the purchase's end: {row:?}"
-                );
+                assert!(self.lives(at), "used after the purchase's end: {row:?}");
             }
             _ => {}
         }

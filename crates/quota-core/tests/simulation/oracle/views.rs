@@ -68,13 +68,19 @@ pub fn check_views(store: &Store, partition: u32) {
     }
 }
 
-/// Everything that a node holds of a partition is true up to the end that it knows.
+/// Everything that a node holds of a partition is true up to the end that it knows, and that end is as new as it says.
 pub fn check_caches(world: &World, node: usize, partition: u32) {
     let Some(memory) = &world.nodes[node].memory else {
         return;
     };
     let memory = memory.borrow();
     let (end, kept) = memory.kept(partition);
+    let at_head = memory.at_head(partition);
+    let then = world.store.head_before(partition, at_head);
+    assert!(
+        end >= then,
+        "node {node} says that it knew all of {partition} at {at_head}, which went to {then}: it knows {end}"
+    );
     for (key, state) in kept {
         let rows: Vec<&Arc<Row>> = world.store.rows(partition).iter().collect();
         let its = world

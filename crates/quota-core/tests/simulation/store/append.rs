@@ -1,14 +1,12 @@
 //! Transactions: locks first, then the fence, then all rows of a partition or none.
 
-use super::{Fault, Reply, Transaction};
+use super::{Fault, Putting, Reply, Staged, Transaction};
 use crate::coverage::{Hit, Op};
+use crate::oracle::{Identity, identity};
 use crate::world::World;
-use quota_core::lane::Fence;
 use quota_core::row::Row;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-type Batch = (Vec<Row>, Vec<Fence>, bool);
 
 impl World {
     /// Begins a transaction with these locks.
@@ -40,16 +38,17 @@ impl World {
         &mut self,
         ticket: u64,
         session: u64,
-        batch: Batch,
+        putting: Putting,
         back: i64,
         returns: bool,
     ) {
         if self.store.transactions.contains_key(&session) {
             self.mind_idling(session);
-            let reply = match self.stage(ticket, batch) {
-                Ok((rows, partitions)) => {
+            let reply = match self.stage(ticket, putting) {
+                Ok((staged, partitions)) => {
                     if let Some(transaction) = self.store.transactions.get_mut(&session) {
-                        transaction.staged.extend(rows);
+                        transaction.staged.rows.extend(staged.rows);
+                        transaction.staged.attempts.extend(staged.attempts);
                     }
                     Reply::Appended(partitions, self.database_clock())
                 }
@@ -63,18 +62,18 @@ impl World {
             return self.answer(ticket, reply, back, returns);
         }
         let backend = self.fresh();
-        let partitions = batch.1.iter().map(|fence| fence.partition).collect();
+        let partitions = putting.fences.iter().map(|fence| fence.partition).collect();
         let granted = move |world: &mut Self, granted: bool| {
             if !granted {
                 return world.answer(ticket, Reply::Failed(Fault::Refused), back, returns);
             }
-            match world.stage(ticket, batch) {
+            match world.stage(ticket, putting) {
                 Err(fault) => {
                     world.free(backend);
                     world.answer(ticket, Reply::Failed(fault), back, returns);
                 }
-                Ok((rows, partitions)) => {
-                    world.make_durable(backend, rows, move |world| {
+                Ok((staged, partitions)) => {
+                    world.make_durable(backend, staged, move |world| {
                         let reply = Reply::Appended(partitions, world.database_clock());
                         world.answer(ticket, reply, back, returns);
                     });
@@ -85,11 +84,13 @@ impl World {
     }
 
     /// The rows that go in, and their partitions: those whose fences stand.
-    fn stage(
-        &mut self,
-        ticket: u64,
-        (rows, fences, all): Batch,
-    ) -> Result<(Vec<Arc<Row>>, Vec<u32>), Fault> {
+    fn stage(&mut self, ticket: u64, putting: Putting) -> Result<(Staged, Vec<u32>), Fault> {
+        let Putting {
+            rows,
+            fences,
+            all,
+            attempts,
+        } = putting;
         self.did(Op::Fenced, fences.len());
         let mut partitions: BTreeSet<u32> = BTreeSet::new();
         for fence in &fences {
@@ -130,14 +131,17 @@ impl World {
         } else if !rows.is_empty() && !self.waits(ticket) {
             self.hit(Hit::ZombieCut);
         }
-        Ok((rows, partitions.into_iter().collect()))
+        let made: BTreeSet<Identity> = rows.iter().map(|row| identity(row)).collect();
+        let its = attempts.iter().filter(|(name, _)| made.contains(name));
+        let attempts = its.cloned().collect();
+        Ok((Staged { rows, attempts }, partitions.into_iter().collect()))
     }
 
     /// Commits: after a moment the rows are there for ever, and the locks are free; or the database crashes first.
     fn make_durable(
         &mut self,
         holder: u64,
-        rows: Vec<Arc<Row>>,
+        staged: Staged,
         then: impl FnOnce(&mut Self) + 'static,
     ) {
         let life = self.store.life;
@@ -146,10 +150,13 @@ impl World {
             if world.store.life != life {
                 return;
             }
-            world.did(Op::Appended, rows.len());
-            for row in rows {
+            world.did(Op::Appended, staged.rows.len());
+            for attempt in staged.attempts {
+                world.oracle.each.recorded(attempt);
+            }
+            for row in staged.rows {
                 world.oracle.committed(&row, &mut world.coverage);
-                world.store.add(row);
+                world.store.add(row, world.now);
             }
             world.free(holder);
             then(world);

@@ -2,6 +2,7 @@
 
 use super::{Loaded, Lookup, StoredView};
 use crate::coverage::Hit;
+use crate::oracle::Attempt;
 use crate::world::{Io, World};
 use quota_core::digest::{EventKey, SubjectKey};
 use quota_core::lane::Fence;
@@ -9,14 +10,14 @@ use quota_core::projection::{Step, WantedView};
 use quota_core::row::{Head, Row};
 use quota_core::state::RowKey;
 use quota_core::time::Timestamp;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What is asked of the database.
 pub enum Request {
     Open,
     Lock(Vec<u32>),
-    /// Rows, their fences, and whether all of them have to go in or none.
-    Append(Vec<Row>, Vec<Fence>, bool),
+    Append(Putting),
     Commit,
     Rollback,
     Heads,
@@ -29,6 +30,16 @@ pub enum Request {
     Save(Vec<Step>, Vec<Saved>),
     Catalogs,
     Due(Timestamp),
+}
+
+/// What is to be appended.
+pub struct Putting {
+    pub rows: Vec<Row>,
+    pub fences: Vec<Fence>,
+    /// Whether all of it has to go in or nothing.
+    pub all: bool,
+    /// Whose commands it may carry out.
+    pub attempts: Rc<[Attempt]>,
 }
 
 /// A subject's view and changed things, to be saved.
@@ -83,7 +94,7 @@ struct Way {
 }
 
 impl World {
-    fn way(&mut self) -> Way {
+    fn way(&mut self, node: usize) -> Way {
         let mut way = Way {
             there: self.rng.delay(200),
             back: self.rng.delay(200),
@@ -91,7 +102,13 @@ impl World {
             returns: true,
             given_up: None,
         };
-        if self.calm || !self.rng.one_in(400) {
+        let bad = self.bad_lines.get(&node);
+        let odds = if bad.is_some_and(|until| *until > self.now) {
+            5
+        } else {
+            400
+        };
+        if self.calm || !self.rng.one_in(odds) {
             return way;
         }
         match self.rng.below(5) {
@@ -105,7 +122,12 @@ impl World {
             }
             // It is given up while it is still on its way: a zombie.
             2 | 3 => {
-                way.there = self.rng.range(1_000, 6_000_000);
+                let latest = if self.rng.one_in(2) {
+                    6_000_000
+                } else {
+                    60_000
+                };
+                way.there = self.rng.range(1_000, latest);
                 let before = self.rng.delay(20_000).min(way.there);
                 way.given_up = Some(before);
             }
@@ -114,8 +136,8 @@ impl World {
         way
     }
 
-    fn ask(&mut self, ticket: u64, session: Option<u64>, request: Request) {
-        let way = self.way();
+    fn ask(&mut self, node: usize, ticket: u64, session: Option<u64>, request: Request) {
+        let way = self.way(node);
         if !way.arrives {
             self.hit(Hit::LostRequest);
         }
@@ -173,14 +195,8 @@ impl World {
                     self.begin(ticket, session, partitions, back, returns);
                 }
             }
-            Request::Append(rows, fences, all) => {
-                self.append(
-                    ticket,
-                    session.unwrap_or(0),
-                    (rows, fences, all),
-                    back,
-                    returns,
-                );
+            Request::Append(putting) => {
+                self.append(ticket, session.unwrap_or(0), putting, back, returns);
             }
             Request::Commit => self.commit(ticket, session.unwrap_or(0), back, returns),
             Request::Rollback => {
@@ -234,7 +250,9 @@ impl Io {
         request: Request,
     ) -> Result<Reply, Fault> {
         match self
-            .call(what, |world, ticket| world.ask(ticket, session, request))
+            .call(what, |world, ticket| {
+                world.ask(self.node, ticket, session, request)
+            })
             .await
         {
             Reply::Failed(fault) => Err(fault),
