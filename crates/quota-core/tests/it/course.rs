@@ -61,7 +61,7 @@ fn decided() -> Settled {
 /// While nothing stands in its last place, an append of unknown outcome may go in: a refusal would say that nothing was
 /// recorded, so it is told as unknown. Once that place is taken it is the refusal that it is.
 ///
-/// Fails when doubts were not noted, and when a later round's refusals were told as they came.
+/// Failed when doubts were not noted, and when a later round's refusals were told as they came.
 #[test]
 fn a_refusal_in_doubt_is_told_as_unknown() {
     for (known, first) in [(-1, 504), (0, 409)] {
@@ -74,7 +74,7 @@ fn a_refusal_in_doubt_is_told_as_unknown() {
 /// The same of commands for which nothing more can be tried, also after their batch was halved, and whoever may have taken that
 /// place by now. Where another row was found there, nothing of theirs is there.
 ///
-/// Fails when doubts were not noted, when those that were left were told 503 whatever was in doubt, and when halving forgot.
+/// Failed when doubts were not noted, when those that were left were told 503 whatever was in doubt, and when halving forgot.
 #[test]
 fn what_is_left_in_doubt_is_told_as_unknown() {
     for unavailable in [true, false] {
@@ -96,7 +96,7 @@ fn what_is_left_in_doubt_is_told_as_unknown() {
 
 /// What its caller has given up is in no later round, and is not answered.
 ///
-/// Fails when rounds took whatever was left.
+/// Failed when rounds took whatever was left.
 #[test]
 fn what_was_given_up_is_not_decided() {
     let (mut course, _) = begun();
@@ -118,7 +118,7 @@ fn what_was_given_up_is_not_decided() {
 /// What was looked for and not found may be in the ledger by the next round, also under an id that nobody else can know: it is
 /// looked up then, and its answer is the first one's, which is no retry of the caller's.
 ///
-/// Fails when fresh ids were never looked up (503, or another refusal, of what is recorded).
+/// Failed when fresh ids were never looked up (503, or another refusal, of what is recorded).
 #[test]
 fn an_append_that_landed_late_is_found_without_a_key() {
     let now = Timestamp::from_micros(1);
@@ -175,7 +175,7 @@ fn an_append_that_landed_late_is_found_without_a_key() {
 
 /// Either the lane takes commands, or their caller is told that nothing of them was recorded.
 ///
-/// Fails when the lane took what was given up, and when a caller was told so of what was taken.
+/// Failed when the lane took what was given up, and when a caller was told so of what was taken.
 #[test]
 fn caller_and_lane_agree() {
     let ticket = Ticket::default();
